@@ -1,0 +1,38 @@
+//! Hauberk's data plane: one proxy beside every pod.
+//!
+//! The modules are listed in the order a request meets them; `ARCHITECTURE.md` walks one request through them.
+
+pub mod settings;
+
+pub mod interception;
+
+pub mod listener;
+pub mod worker;
+
+pub mod detect;
+pub mod io;
+
+pub mod inbound;
+pub mod outbound;
+
+pub mod route;
+
+pub mod balancer;
+pub mod breaker;
+pub mod limits;
+pub mod outlier;
+pub mod retry;
+pub mod upstream;
+
+pub mod tcp;
+
+pub mod access_log;
+pub mod metrics;
+pub mod record;
+
+pub mod config;
+pub mod identity;
+
+pub mod admin;
+pub mod drain;
+pub mod error;
