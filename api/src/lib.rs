@@ -1,1 +1,41 @@
-//! stub
+//! The contract between Hauberk's operator and its proxies.
+//!
+//! `proto/` holds the messages, `src/generated` the code made from them (committed; a test keeps it current), and the
+//! modules here the checked types: what was parsed once, at the edge, and needs no second look. Operator and proxy build
+//! them with the same constructors, so what one accepts the other does not reject. No I/O here, and nothing is spawned.
+
+/// The messages as generated; convert at the edge and use the checked types inside.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod proto {
+    include!("generated/hauberk.v1.rs");
+}
+
+mod cluster;
+mod destination;
+mod endpoints;
+mod inbound;
+mod invalid;
+mod name;
+mod protocol;
+mod resource;
+mod route;
+mod spiffe;
+mod trust;
+
+pub mod limits;
+pub mod names;
+
+pub use cluster::{Balancer, Breaker, Cluster, Keepalive, Limits, Outlier, RetryBudget, Timeouts, TlsMode};
+pub use destination::{Destination, Workload};
+pub use endpoints::{Endpoint, Endpoints};
+pub use inbound::{Inbound, InboundPort, TlsPolicy};
+pub use invalid::Invalid;
+pub use name::{Kind, ObjectRef, ResourceName};
+pub use protocol::{MeshProtocol, Protocol};
+pub use resource::{Body, Resource, Version};
+pub use route::{
+    Action, DirectResponse, Forward, HeaderChanges, HttpMatch, HttpRule, NamedMatch, Pattern, Redirect,
+    Retry, RetryCondition, Rewrite, Route, Split, StringMatch, TcpRule, WeightedCluster,
+};
+pub use spiffe::SpiffeId;
+pub use trust::TrustBundle;
