@@ -20,6 +20,7 @@ pub mod route;
 pub mod balancer;
 pub mod breaker;
 pub mod limits;
+pub mod live;
 pub mod outlier;
 pub mod retry;
 pub mod upstream;
