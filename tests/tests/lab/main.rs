@@ -1,0 +1,21 @@
+//! Tests that need pods. They run in private namespaces, one after another, each with a lab of its own.
+//!
+//! A module adds its tests by returning trials; `cargo test -p tests --test lab NAME` runs those whose name has NAME.
+
+mod pods;
+mod testapp;
+mod wire;
+
+use tests::lab;
+
+fn main() {
+    lab::enter();
+    if std::env::args().nth(1).as_deref() == Some(pods::PROBE) {
+        return pods::probe();
+    }
+    let mut trials = Vec::new();
+    trials.extend(pods::trials());
+    trials.extend(testapp::trials());
+    trials.extend(wire::trials());
+    lab::run(trials);
+}
