@@ -206,7 +206,7 @@ impl Lab {
         environment.extend(self.proxy_env.clone());
         environment.extend(spec.proxy_env.clone());
         let proxy = Proxy::new(pod.clone(), environment);
-        proxy.redirect(&spec.init_arguments).await?;
+        proxy.redirect(&spec.skip_inbound, &spec.init_arguments).await?;
         proxy.start().await?;
         Ok(proxy)
     }

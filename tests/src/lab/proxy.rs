@@ -46,9 +46,10 @@ impl Proxy {
     }
 
     /// Redirects the pod's traffic, as the init container does.
-    pub(super) async fn redirect(&self, more: &[String]) -> anyhow::Result<()> {
-        let skip: Vec<String> = std::iter::once(ADMIN_PORT)
-            .chain(APP_CONTROL_PORTS)
+    pub(super) async fn redirect(&self, skip_inbound: &[u16], more: &[String]) -> anyhow::Result<()> {
+        let own = std::iter::once(ADMIN_PORT).chain(APP_CONTROL_PORTS);
+        let skip: Vec<String> = own
+            .chain(skip_inbound.iter().copied())
             .map(|port| port.to_string())
             .collect();
         let mut command = lab_command(&Binary::Proxy.path()?);

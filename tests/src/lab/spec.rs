@@ -66,6 +66,7 @@ pub struct PodSpec {
     pub(super) meshed: bool,
     pub(super) proxy_env: BTreeMap<String, String>,
     pub(super) init_arguments: Vec<String>,
+    pub(super) skip_inbound: Vec<u16>,
     pub(super) ports: Vec<PortSpec>,
 }
 
@@ -270,7 +271,14 @@ impl Workload {
         self
     }
 
-    /// Adds an argument to `hauberk-proxy init` in its pods.
+    /// Keeps a port of its pods out of the redirect.
+    #[must_use]
+    pub fn skip_inbound(mut self, port: u16) -> Workload {
+        self.pod = self.pod.skip_inbound(port);
+        self
+    }
+
+    /// Adds an argument to `hauberk-proxy init` in its pods, other than those that the lab itself gives.
     #[must_use]
     pub fn init_argument(mut self, argument: &str) -> Workload {
         self.pod = self.pod.init_argument(argument);
@@ -291,6 +299,7 @@ impl PodSpec {
             meshed: true,
             proxy_env: BTreeMap::new(),
             init_arguments: Vec::new(),
+            skip_inbound: Vec::new(),
             ports: Vec::new(),
         }
     }
@@ -344,7 +353,14 @@ impl PodSpec {
         self
     }
 
-    /// Adds an argument to `hauberk-proxy init`.
+    /// Keeps a port of the pod out of the redirect.
+    #[must_use]
+    pub fn skip_inbound(mut self, port: u16) -> PodSpec {
+        self.skip_inbound.push(port);
+        self
+    }
+
+    /// Adds an argument to `hauberk-proxy init`, other than those that the lab itself gives.
     #[must_use]
     pub fn init_argument(mut self, argument: &str) -> PodSpec {
         self.init_arguments.push(argument.to_owned());

@@ -10,8 +10,10 @@ use tests::lab::{self, Lab, PodSpec, Privileges, ServiceSpec, Workload, eventual
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The argument with which this program runs as the probe of the test without root.
-pub(crate) const PROBE: &str = "probe-without-root";
+/// With this argument the program is the probe of the test without root.
+const WITHOUT_ROOT: &str = "probe-without-root";
+/// With this argument the program is a lab that is about to crash.
+const CRASH: &str = "probe-crash";
 const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -44,6 +46,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_panic_in_a_pod_reaches_the_test,
         ),
         trial("a_missing_service_is_named", a_missing_service_is_named),
+        trial(
+            "a_crash_leaves_no_process_behind",
+            a_crash_leaves_no_process_behind,
+        ),
         trial("the_lab_works_without_root", the_lab_works_without_root),
     ]
 }
@@ -327,7 +333,10 @@ async fn the_lab_works_without_root() -> anyhow::Result<()> {
         return Ok(());
     }
     let mut command = nobody("env");
-    command.arg("--unset=HAUBERK_LAB_INSIDE").arg(this).arg(PROBE);
+    command
+        .arg("--unset=HAUBERK_LAB_INSIDE")
+        .arg(this)
+        .arg(WITHOUT_ROOT);
     let probe = lab.pod("a").spawn("probe", command).await?;
     let status = probe.wait(Duration::from_secs(30)).await?;
     ensure!(status.success(), "the probe failed ({status}):\n{}", probe.log());
@@ -342,20 +351,66 @@ fn nobody(program: &str) -> Command {
     command
 }
 
-/// What the probe does once it is inside.
-pub(crate) fn probe() {
-    let outcome = (|| {
-        ensure!(lab::privileges()? == Privileges::Rootless, "it runs with rights");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(two_pods_ping())
-    })();
-    match outcome {
-        Ok(()) => println!("ping without root"),
-        Err(error) => {
-            eprintln!("{error:?}");
-            std::process::exit(1);
+/// Kills a lab's outer process and looks for what ran in its pods.
+async fn a_crash_leaves_no_process_behind() -> anyhow::Result<()> {
+    let lab = Lab::builder().outsider("a").without_mesh().start().await?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(CRASH);
+    let outer = lab.pod("a").spawn("outer", command).await?;
+    let sleepers = || -> anyhow::Result<usize> {
+        let mut found = 0;
+        for entry in std::fs::read_dir("/proc")? {
+            // Processes that end while we look have no file any more.
+            let line = std::fs::read(entry?.path().join("cmdline")).unwrap_or_default();
+            found += usize::from(line == format!("sleep\0{SLEEP}\0").as_bytes());
         }
+        Ok(found)
+    };
+    eventually(SOON, "the inner lab runs its program", async || {
+        ensure!(sleepers()? == 1, "{}", outer.log());
+        Ok(())
+    })
+    .await?;
+    outer.kill();
+    eventually(SOON, "the kernel has ended it all", async || {
+        ensure!(sleepers()? == 0);
+        Ok(())
+    })
+    .await
+}
+
+/// An argument of sleep(1) that nobody else uses.
+const SLEEP: &str = "98761.5";
+
+/// The labs that tests of this module run in processes of their own. False when the command line asks for none.
+pub(crate) fn probe() -> bool {
+    let outcome = match std::env::args().nth(1).as_deref() {
+        Some(WITHOUT_ROOT) => block_on(async {
+            ensure!(lab::privileges()? == Privileges::Rootless, "it runs with rights");
+            two_pods_ping().await?;
+            println!("ping without root");
+            Ok(())
+        }),
+        Some(CRASH) => block_on(async {
+            let lab = Lab::builder().outsider("a").without_mesh().start().await?;
+            let mut command = Command::new("sleep");
+            command.arg(SLEEP);
+            let sleeper = lab.pod("a").spawn("sleep", command).await?;
+            sleeper.wait(Duration::from_secs(60)).await?;
+            Ok(())
+        }),
+        Some(_) | None => return false,
+    };
+    if let Err(error) = outcome {
+        eprintln!("{error:?}");
+        std::process::exit(1);
     }
+    true
+}
+
+fn block_on(probe: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(probe)
 }
