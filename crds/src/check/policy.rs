@@ -1,0 +1,315 @@
+//! `DestinationRule`: the object, its subsets, and their policies block by block.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Report, pool,
+    shape::{at_least_a_millisecond, export_to, host, label, labels, not_zero, percent, port},
+};
+use crate::{
+    destination_rule::{
+        CircuitBreaker, ClientTls, DestinationRuleSpec, LoadBalancer, MAX_PORT_SETTINGS, MAX_SUBSETS,
+        OutlierDetection, PortTrafficPolicy, RetryBudget, Subset, TrafficPolicy,
+        load_balancer::SimpleBalancer, tls::TlsMode,
+    },
+    path::At,
+};
+
+pub(super) fn spec(report: &mut Report, at: At<'_>, spec: &DestinationRuleSpec) {
+    let DestinationRuleSpec {
+        host: name,
+        traffic_policy,
+        subsets,
+        export_to: exports,
+        workload_selector,
+    } = spec;
+    host(report, at.field("host"), name);
+    if let Some(policy) = traffic_policy {
+        self::policy(report, at.field("trafficPolicy"), policy);
+    }
+    self::subsets(report, at.field("subsets"), subsets);
+    export_to(report, at.field("exportTo"), exports);
+    report.unsupported_if(
+        workload_selector.is_some(),
+        at.field("workloadSelector"),
+        "a rule is for all clients; remove it",
+    );
+}
+
+fn subsets(report: &mut Report, at: At<'_>, subsets: &[Subset]) {
+    if subsets.len() > MAX_SUBSETS {
+        let len = subsets.len();
+        return report.error(at, format!("has {len} subsets, and {MAX_SUBSETS} is the most"));
+    }
+    let mut seen = BTreeSet::new();
+    for (
+        n,
+        Subset {
+            name,
+            labels: selected,
+            traffic_policy,
+        },
+    ) in subsets.iter().enumerate()
+    {
+        let at = at.index(n);
+        label(report, at.field("name"), name);
+        if !seen.insert(name) {
+            report.error(
+                at.field("name"),
+                format!("`{name}` is the name of an earlier subset; rename one"),
+            );
+        }
+        labels(report, at.field("labels"), selected);
+        if let Some(policy) = traffic_policy {
+            self::policy(report, at.field("trafficPolicy"), policy);
+        }
+    }
+}
+
+fn policy(report: &mut Report, at: At<'_>, policy: &TrafficPolicy) {
+    let TrafficPolicy {
+        load_balancer,
+        connection_pool,
+        outlier_detection,
+        circuit_breaker,
+        tls,
+        port_level_settings,
+        tunnel,
+        proxy_protocol,
+        retry_budget,
+    } = policy;
+    let blocks = Blocks {
+        load_balancer,
+        connection_pool,
+        outlier_detection,
+        circuit_breaker,
+        tls,
+    };
+    blocks.check(report, at);
+    report.unsupported_if(tunnel.is_some(), at.field("tunnel"), "remove it");
+    report.unsupported_if(proxy_protocol.is_some(), at.field("proxyProtocol"), "remove it");
+    if let Some(budget) = retry_budget {
+        self::retry_budget(report, at.field("retryBudget"), *budget);
+    }
+    ports(report, at.field("portLevelSettings"), port_level_settings);
+}
+
+fn ports(report: &mut Report, at: At<'_>, settings: &[PortTrafficPolicy]) {
+    if settings.len() > MAX_PORT_SETTINGS {
+        let len = settings.len();
+        return report.error(
+            at,
+            format!("has {len} entries, and {MAX_PORT_SETTINGS} is the most"),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for (n, setting) in settings.iter().enumerate() {
+        let PortTrafficPolicy {
+            port: selector,
+            load_balancer,
+            connection_pool,
+            outlier_detection,
+            circuit_breaker,
+            tls,
+        } = setting;
+        let at = at.index(n);
+        let number = selector.number;
+        port(report, at.field("port").field("number"), number);
+        if !seen.insert(number) {
+            let message = format!("{number} is the port of an earlier entry; join the two");
+            report.error(at.field("port").field("number"), message);
+        }
+        Blocks {
+            load_balancer,
+            connection_pool,
+            outlier_detection,
+            circuit_breaker,
+            tls,
+        }
+        .check(report, at);
+    }
+}
+
+/// What a policy and a port's policy have in common.
+struct Blocks<'a> {
+    load_balancer: &'a Option<LoadBalancer>,
+    connection_pool: &'a Option<crate::destination_rule::ConnectionPool>,
+    outlier_detection: &'a Option<OutlierDetection>,
+    circuit_breaker: &'a Option<CircuitBreaker>,
+    tls: &'a Option<ClientTls>,
+}
+
+impl Blocks<'_> {
+    fn check(&self, report: &mut Report, at: At<'_>) {
+        let Self {
+            load_balancer,
+            connection_pool,
+            outlier_detection,
+            circuit_breaker,
+            tls,
+        } = self;
+        if let Some(balancer) = load_balancer {
+            self::load_balancer(report, at.field("loadBalancer"), balancer);
+        }
+        if let Some(connections) = connection_pool {
+            pool::connection_pool(report, at.field("connectionPool"), connections);
+        }
+        if let Some(detection) = outlier_detection {
+            self::outlier_detection(report, at.field("outlierDetection"), detection);
+        }
+        if let Some(breaker) = circuit_breaker {
+            self::circuit_breaker(report, at.field("circuitBreaker"), *breaker);
+        }
+        if let Some(tls) = tls {
+            self::tls(report, at.field("tls"), tls);
+        }
+    }
+}
+
+fn load_balancer(report: &mut Report, at: At<'_>, balancer: &LoadBalancer) {
+    let LoadBalancer {
+        simple,
+        consistent_hash,
+        locality_lb_setting,
+        zone_aware_lb_setting,
+        warmup_duration_secs,
+        warmup,
+    } = balancer;
+    if *simple == Some(SimpleBalancer::Passthrough) {
+        report.unsupported(
+            at.field("simple"),
+            "PASSTHROUGH needs a caller that picks the address; use another",
+        );
+    }
+    if simple.is_some() && consistent_hash.is_some() {
+        report.error(at.field("consistentHash"), "cannot stand beside simple; keep one");
+    }
+    if locality_lb_setting.is_some() && zone_aware_lb_setting.is_some() {
+        let message = "cannot stand beside localityLbSetting; keep one";
+        report.error(at.field("zoneAwareLbSetting"), message);
+    }
+    for (field, set) in [
+        ("consistentHash", consistent_hash.is_some()),
+        ("localityLbSetting", locality_lb_setting.is_some()),
+        ("zoneAwareLbSetting", zone_aware_lb_setting.is_some()),
+        ("warmupDurationSecs", warmup_duration_secs.is_some()),
+        ("warmup", warmup.is_some()),
+    ] {
+        report.unsupported_if(set, at.field(field), "remove it");
+    }
+}
+
+fn outlier_detection(report: &mut Report, at: At<'_>, detection: &OutlierDetection) {
+    let OutlierDetection {
+        consecutive_errors,
+        split_external_local_origin_errors,
+        consecutive_local_origin_failures,
+        consecutive_gateway_errors: _,
+        consecutive_5xx_errors: _,
+        interval,
+        base_ejection_time,
+        max_ejection_percent,
+        min_health_percent,
+        outlier_detection_http_error_codes,
+    } = detection;
+    report.unsupported_if(
+        consecutive_errors.is_some(),
+        at.field("consecutiveErrors"),
+        "use consecutive5xxErrors or consecutiveGatewayErrors",
+    );
+    report.unsupported_if(
+        !outlier_detection_http_error_codes.is_empty(),
+        at.field("outlierDetectionHttpErrorCodes"),
+        "5xx count as errors; remove it",
+    );
+    if consecutive_local_origin_failures.is_some() && *split_external_local_origin_errors != Some(true) {
+        let message = "has no effect unless splitExternalLocalOriginErrors is true";
+        report.warning(at.field("consecutiveLocalOriginFailures"), message);
+    }
+    at_least_a_millisecond(report, at.field("interval"), *interval);
+    at_least_a_millisecond(report, at.field("baseEjectionTime"), *base_ejection_time);
+    percent(
+        report,
+        at.field("maxEjectionPercent"),
+        max_ejection_percent.map(f64::from),
+    );
+    percent(
+        report,
+        at.field("minHealthPercent"),
+        min_health_percent.map(f64::from),
+    );
+}
+
+fn circuit_breaker(report: &mut Report, at: At<'_>, breaker: CircuitBreaker) {
+    let CircuitBreaker {
+        failure_threshold,
+        recovery_timeout,
+        half_open_requests,
+    } = breaker;
+    let remedy = "remove the block to have no breaker";
+    not_zero(
+        report,
+        at.field("failureThreshold"),
+        Some(failure_threshold),
+        remedy,
+    );
+    at_least_a_millisecond(report, at.field("recoveryTimeout"), Some(recovery_timeout));
+    let remedy = "without a probe it would stay open for ever";
+    not_zero(
+        report,
+        at.field("halfOpenRequests"),
+        Some(half_open_requests),
+        remedy,
+    );
+}
+
+fn retry_budget(report: &mut Report, at: At<'_>, budget: RetryBudget) {
+    let RetryBudget {
+        percent: share,
+        min_retry_concurrency: _,
+        budget_interval,
+    } = budget;
+    percent(report, at.field("percent"), share);
+    report.unsupported_if(
+        budget_interval.is_some_and(|interval| !interval.is_zero()),
+        at.field("budgetInterval"),
+        "the budget is a share of the requests under way; remove it, or write 0s",
+    );
+}
+
+fn tls(report: &mut Report, at: At<'_>, tls: &ClientTls) {
+    let ClientTls {
+        mode,
+        client_certificate,
+        private_key,
+        ca_certificates,
+        credential_name,
+        subject_alt_names,
+        sni,
+        insecure_skip_verify,
+        ca_crl,
+    } = tls;
+    match mode {
+        None => {
+            let message =
+                "is missing, which means DISABLE: connections would be plain; say which one is meant";
+            report.warning(at.field("mode"), message);
+        }
+        Some(TlsMode::Disable | TlsMode::IstioMutual) => {}
+        Some(TlsMode::Simple | TlsMode::Mutual) => {
+            report.unsupported(at.field("mode"), "use ISTIO_MUTUAL within the mesh, or DISABLE");
+        }
+    }
+    for (field, set) in [
+        ("clientCertificate", client_certificate.is_some()),
+        ("privateKey", private_key.is_some()),
+        ("caCertificates", ca_certificates.is_some()),
+        ("credentialName", credential_name.is_some()),
+        ("subjectAltNames", !subject_alt_names.is_empty()),
+        ("sni", sni.is_some()),
+        ("insecureSkipVerify", *insecure_skip_verify == Some(true)),
+        ("caCrl", ca_crl.is_some()),
+    ] {
+        report.unsupported_if(set, at.field(field), "certificates are the mesh's own; remove it");
+    }
+}

@@ -1,0 +1,261 @@
+//! `VirtualService`: the object itself, and its HTTP rules as a whole.
+
+use super::{
+    Report, l4, matching, outcome,
+    shape::{at_least_a_millisecond, export_to, gateways, host, weights, zero_or_a_millisecond},
+};
+use crate::{
+    duration::Duration,
+    path::At,
+    virtual_service::{
+        HttpRoute, HttpRouteDestination, MAX_HTTP_RULES, MAX_L4_RULES, VirtualServiceSpec,
+        resilience::{Retry, RetryCondition},
+    },
+};
+
+pub(super) fn spec(report: &mut Report, at: At<'_>, spec: &VirtualServiceSpec) {
+    let VirtualServiceSpec {
+        hosts: names,
+        gateways: gates,
+        http,
+        tls,
+        tcp,
+        export_to: exports,
+    } = spec;
+    hosts(report, at.field("hosts"), names);
+    gateways(report, at.field("gateways"), gates);
+    export_to(report, at.field("exportTo"), exports);
+    if http.is_empty() && tls.is_empty() && tcp.is_empty() {
+        report.error(at, "has no rules; give it at least one in http, tls or tcp");
+    }
+    if http.len() > MAX_HTTP_RULES {
+        let len = http.len();
+        let remedy = "split it over several objects";
+        report.error(
+            at.field("http"),
+            format!("has {len} rules, and {MAX_HTTP_RULES} is the most; {remedy}"),
+        );
+    } else {
+        rules(report, at.field("http"), http);
+    }
+    for (field, len) in [("tls", tls.len()), ("tcp", tcp.len())] {
+        if len > MAX_L4_RULES {
+            report.error(
+                at.field(field),
+                format!("has {len} rules, and {MAX_L4_RULES} is the most"),
+            );
+        }
+    }
+    l4::tls(report, at.field("tls"), &tls[..tls.len().min(MAX_L4_RULES)]);
+    l4::tcp(report, at.field("tcp"), &tcp[..tcp.len().min(MAX_L4_RULES)]);
+}
+
+fn hosts(report: &mut Report, at: At<'_>, hosts: &[String]) {
+    if hosts.is_empty() {
+        report.error(at, "is required; name the hosts whose traffic is meant");
+    }
+    for (n, name) in hosts.iter().enumerate() {
+        host(report, at.index(n), name);
+        if hosts[..n].contains(name) {
+            report.error(at.index(n), "is named twice; remove one");
+        }
+    }
+}
+
+fn rules(report: &mut Report, at: At<'_>, rules: &[HttpRoute]) {
+    for (n, one) in rules.iter().enumerate() {
+        rule(report, at.index(n), one);
+    }
+    let catch_all = rules
+        .iter()
+        .position(|rule| matching::matches_everything(&rule.r#match));
+    unreachable(report, at, catch_all, rules.len());
+}
+
+/// Rules after one that matches everything are never reached. Said once, however many there are.
+pub(super) fn unreachable(report: &mut Report, at: At<'_>, catch_all: Option<usize>, rules: usize) {
+    if let Some(first) = catch_all
+        && first + 1 < rules
+    {
+        let all = at.index(first);
+        let which = match rules - first - 1 {
+            1 => "is".to_owned(),
+            more => format!("and the {} after it are", more - 1),
+        };
+        let message =
+            format!("{which} never reached, because {all} matches everything; move that to the end");
+        report.warning(at.index(first + 1), message);
+    }
+}
+
+fn rule(report: &mut Report, at: At<'_>, rule: &HttpRoute) {
+    let HttpRoute {
+        name,
+        r#match,
+        route,
+        redirect,
+        direct_response,
+        delegate,
+        rewrite,
+        timeout,
+        retries,
+        fault,
+        mirror,
+        mirrors,
+        mirror_percent,
+        mirror_percentage,
+        cors_policy,
+        headers,
+    } = rule;
+    if name
+        .as_ref()
+        .is_some_and(|name| name.chars().any(char::is_control))
+    {
+        report.error(
+            at.field("name"),
+            "has control characters; a name is one line of text",
+        );
+    }
+    matching::blocks(report, at.field("match"), r#match);
+    destinations(report, at.field("route"), route);
+    if let Some(redirect) = redirect {
+        outcome::redirect(report, at.field("redirect"), redirect);
+    }
+    if let Some(response) = direct_response {
+        outcome::direct_response(report, at.field("directResponse"), response);
+    }
+    if let Some(rewrite) = rewrite {
+        outcome::rewrite(report, at.field("rewrite"), rewrite);
+    }
+    if let Some(changes) = headers {
+        outcome::headers(report, at.field("headers"), changes);
+    }
+    zero_or_a_millisecond(report, at.field("timeout"), *timeout);
+    if let Some(retry) = retries {
+        self::retries(report, at.field("retries"), retry, *timeout);
+    }
+    for (field, set) in [
+        ("delegate", delegate.is_some()),
+        ("fault", fault.is_some()),
+        ("mirror", mirror.is_some()),
+        ("mirrors", !mirrors.is_empty()),
+        ("mirrorPercent", mirror_percent.is_some()),
+        ("mirrorPercentage", mirror_percentage.is_some()),
+        ("corsPolicy", cors_policy.is_some()),
+    ] {
+        report.unsupported_if(set, at.field(field), "remove it");
+    }
+    let outcomes = [
+        ("route", !route.is_empty()),
+        ("redirect", redirect.is_some()),
+        ("directResponse", direct_response.is_some()),
+        ("delegate", delegate.is_some()),
+    ];
+    one_outcome(report, at, outcomes);
+    beside_answer(report, at, rule);
+}
+
+/// What is for requests that are sent on does nothing to those that are answered here.
+fn beside_answer(report: &mut Report, at: At<'_>, rule: &HttpRoute) {
+    let answer = match (&rule.redirect, &rule.direct_response) {
+        (Some(_), _) => "redirect",
+        (None, Some(_)) => "directResponse",
+        (None, None) => return,
+    };
+    if rule.rewrite.is_some() {
+        let message = format!("cannot stand beside {answer}; remove it");
+        report.error(at.field("rewrite"), message);
+    }
+    let request_changes = rule
+        .headers
+        .as_ref()
+        .is_some_and(|headers| headers.request.is_some());
+    for (field, set) in [
+        ("timeout", rule.timeout.is_some()),
+        ("retries", rule.retries.is_some()),
+        ("headers", request_changes),
+    ] {
+        if set {
+            let message = format!("has no effect on requests, because {answer} answers them");
+            report.warning(at.field(field), message);
+        }
+    }
+}
+
+/// A request has one outcome.
+fn one_outcome(report: &mut Report, at: At<'_>, outcomes: [(&str, bool); 4]) {
+    let set: Vec<_> = outcomes
+        .into_iter()
+        .filter(|(_, set)| *set)
+        .map(|(name, _)| name)
+        .collect();
+    match set.as_slice() {
+        [] => report.error(
+            at,
+            "says nothing of what to do; give it one of route, redirect and directResponse",
+        ),
+        [_] => {}
+        [first, rest @ ..] => {
+            let others = rest.join(" and ");
+            report.error(
+                at.field(rest[0]),
+                format!("{first} and {others} exclude each other; keep one"),
+            );
+        }
+    }
+}
+
+fn destinations(report: &mut Report, at: At<'_>, route: &[HttpRouteDestination]) {
+    for (n, part) in route.iter().enumerate() {
+        let HttpRouteDestination {
+            destination,
+            weight: _,
+            headers,
+        } = part;
+        let at = at.index(n);
+        l4::destination(report, at.field("destination"), destination);
+        if let Some(headers) = headers {
+            outcome::headers(report, at.field("headers"), headers);
+        }
+    }
+    let shares: Vec<_> = route.iter().map(|part| part.weight).collect();
+    weights(report, at, &shares);
+}
+
+fn retries(report: &mut Report, at: At<'_>, retry: &Retry, timeout: Option<Duration>) {
+    let Retry {
+        attempts: _,
+        per_try_timeout,
+        retry_on,
+        retry_remote_localities,
+        retry_ignore_previous_hosts: _,
+        backoff,
+    } = retry;
+    at_least_a_millisecond(report, at.field("perTryTimeout"), *per_try_timeout);
+    at_least_a_millisecond(report, at.field("backoff"), *backoff);
+    if let (Some(all), Some(one)) = (timeout, per_try_timeout)
+        && !all.is_zero()
+        && *one > all
+    {
+        let message = "is longer than the rule's timeout, which ends the request before it";
+        report.warning(at.field("perTryTimeout"), message);
+    }
+    report.unsupported_if(
+        *retry_remote_localities == Some(true),
+        at.field("retryRemoteLocalities"),
+        "remove it, or write false",
+    );
+    let Some(list) = retry_on else { return };
+    let at = at.field("retryOn");
+    for condition in RetryCondition::list(list).take(64) {
+        match condition {
+            Err(unknown) => report.error(at, unknown.to_string()),
+            Ok(
+                RetryCondition::EnvoyRatelimited
+                | RetryCondition::RetriableHeaders
+                | RetryCondition::Http3PostConnectFailure,
+            ) => report.warning(at, "names a condition that never occurs in this mesh"),
+            Ok(_) => {}
+        }
+    }
+}
