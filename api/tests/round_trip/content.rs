@@ -1,0 +1,266 @@
+//! Strategies for content of every kind: all that a constructor accepts, and nothing else. `main.rs` draws from them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use api::{
+    Balancer, Body, Breaker, Cluster, Destination, Endpoint, Endpoints, Inbound, InboundPort, Keepalive,
+    Kind, Limits, ObjectRef, Outlier, Protocol, Resource, ResourceName, RetryBudget, SpiffeId, Timeouts,
+    TlsMode, TlsPolicy, TrustBundle, Workload,
+};
+use proptest::collection::{btree_map, hash_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::route::route;
+
+/// A resource: content of any kind under a name of that kind.
+pub(crate) fn resource() -> impl Strategy<Value = Resource> {
+    (body(), select(&Kind::ALL[..]), "\\PC{1,100}").prop_map(|(body, any_kind, name)| {
+        let kind = body.kind().unwrap_or(any_kind);
+        Resource::new(ResourceName::new(kind, name), body)
+    })
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    prop_oneof![
+        text().prop_map(Body::Absent),
+        destination().prop_map(Body::Destination),
+        route().prop_map(|r| Body::Route(Box::new(r))),
+        cluster().prop_map(|c| Body::Cluster(Box::new(c))),
+        endpoints().prop_map(Body::Endpoints),
+        inbound().prop_map(Body::Inbound),
+        trust_bundle().prop_map(Body::TrustBundle),
+    ]
+}
+
+/// Any text, empty too.
+pub(crate) fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,16}"
+}
+
+/// A name of something else, which must not be empty.
+pub(crate) fn reference() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9.|:-]{0,30}"
+}
+
+/// A time as the wire carries it: whole milliseconds, at least one.
+pub(crate) fn time() -> impl Strategy<Value = Duration> {
+    (1..=u64::MAX).prop_map(Duration::from_millis)
+}
+
+/// A declared protocol, or none.
+pub(crate) fn protocol() -> impl Strategy<Value = Option<Protocol>> {
+    use Protocol::{Grpc, Http1, Http2, Tcp, Tls};
+    option::of(select(vec![Http1, Http2, Grpc, Tls, Tcp]))
+}
+
+/// A reference to a user's object.
+pub(crate) fn object() -> impl Strategy<Value = ObjectRef> {
+    (text(), text(), text(), any::<i64>()).prop_map(|(kind, namespace, name, generation)| ObjectRef {
+        kind,
+        namespace,
+        name,
+        generation,
+    })
+}
+
+fn count() -> impl Strategy<Value = NonZeroU32> {
+    any::<NonZeroU32>()
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map(text(), text(), 0..4)
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    any::<(IpAddr, u16)>().prop_map(|(ip, port)| SocketAddr::new(ip, port))
+}
+
+fn identity() -> impl Strategy<Value = SpiffeId> {
+    let part = "[a-z0-9.-]{1,20}";
+    (part, part, part).prop_map(|(domain, namespace, account)| {
+        SpiffeId::new(&domain, &namespace, &account).expect("the parts are names")
+    })
+}
+
+fn endpoint_at(address: SocketAddr) -> impl Strategy<Value = Endpoint> {
+    let rest = (1..=u32::MAX, option::of(identity()), labels(), text(), text());
+    rest.prop_map(move |(weight, identity, labels, zone, pod)| Endpoint {
+        address,
+        weight,
+        identity,
+        labels,
+        zone,
+        pod,
+    })
+}
+
+fn endpoints() -> impl Strategy<Value = Endpoints> {
+    // Each address once.
+    hash_map(address(), Just(()), 0..5)
+        .prop_flat_map(|addresses| addresses.into_keys().map(endpoint_at).collect::<Vec<_>>())
+        .prop_map(|endpoints| Endpoints { endpoints })
+}
+
+fn destination() -> impl Strategy<Value = Destination> {
+    let workload = (address().prop_flat_map(endpoint_at), protocol(), reference()).prop_map(
+        |(endpoint, protocol, cluster)| {
+            Destination::Workload(Box::new(Workload {
+                endpoint,
+                protocol,
+                cluster,
+            }))
+        },
+    );
+    prop_oneof![
+        reference().prop_map(Destination::Route),
+        workload,
+        Just(Destination::Passthrough),
+        text().prop_map(Destination::Refuse),
+    ]
+}
+
+fn tls_policy() -> impl Strategy<Value = TlsPolicy> {
+    select(vec![TlsPolicy::Disable, TlsPolicy::Permissive, TlsPolicy::Strict])
+}
+
+fn inbound() -> impl Strategy<Value = Inbound> {
+    // Each port once.
+    let ports = hash_map(1..=u16::MAX, (option::of(tls_policy()), protocol(), text()), 0..4);
+    (tls_policy(), ports, vec(object(), 0..3)).prop_map(|(policy, ports, sources)| Inbound {
+        policy,
+        ports: ports
+            .into_iter()
+            .map(|(port, (policy, protocol, service))| InboundPort {
+                port,
+                policy,
+                protocol,
+                service,
+            })
+            .collect(),
+        sources,
+    })
+}
+
+fn trust_bundle() -> impl Strategy<Value = TrustBundle> {
+    (reference(), vec(vec(any::<u8>(), 0..40), 1..4)).prop_map(|(trust_domain, roots)| TrustBundle {
+        trust_domain,
+        roots: roots.into_iter().map(Into::into).collect(),
+    })
+}
+
+fn cluster() -> impl Strategy<Value = Cluster> {
+    use Balancer::{LeastRequest, PeakEwma, Random, RoundRobin};
+    let balancer = select(vec![RoundRobin, Random, LeastRequest, PeakEwma]);
+    let tls = select(vec![TlsMode::Auto, TlsMode::Disable, TlsMode::Mutual]);
+    let how = (reference(), labels(), balancer, time(), tls, any::<bool>());
+    let bounds = (
+        option::of(breaker()),
+        bounds(),
+        option::of(outlier()),
+        budget(),
+        timeouts(),
+    );
+    (how, bounds, option::of(keepalive()), vec(object(), 0..3)).prop_map(
+        |(
+            (endpoints, subset, balancer, connect_timeout, tls, upgrade_to_http2),
+            (breaker, limits, outlier, retry_budget, timeouts),
+            keepalive,
+            sources,
+        )| Cluster {
+            endpoints,
+            subset,
+            balancer,
+            connect_timeout,
+            tls,
+            upgrade_to_http2,
+            breaker,
+            limits,
+            outlier,
+            retry_budget,
+            timeouts,
+            keepalive,
+            sources,
+        },
+    )
+}
+
+fn breaker() -> impl Strategy<Value = Breaker> {
+    (count(), time(), count()).prop_map(|(failure_threshold, recovery, half_open_requests)| Breaker {
+        failure_threshold,
+        recovery,
+        half_open_requests,
+    })
+}
+
+fn bounds() -> impl Strategy<Value = Limits> {
+    let bound = || option::of(count());
+    (bound(), bound(), bound(), bound(), bound()).prop_map(
+        |(max_connections, max_pending_requests, max_requests, max_retries, max_requests_per_connection)| {
+            Limits {
+                max_connections,
+                max_pending_requests,
+                max_requests,
+                max_retries,
+                max_requests_per_connection,
+            }
+        },
+    )
+}
+
+fn outlier() -> impl Strategy<Value = Outlier> {
+    let counts = (
+        option::of(count()),
+        option::of(count()),
+        any::<bool>(),
+        option::of(count()),
+    );
+    (counts, time(), time(), 0..=100_u32, 0..=100_u32).prop_map(
+        |(
+            (consecutive_5xx, consecutive_gateway_errors, split_local_errors, consecutive_local_failures),
+            interval,
+            base_ejection,
+            max_ejection_percent,
+            min_health_percent,
+        )| Outlier {
+            consecutive_5xx,
+            consecutive_gateway_errors,
+            split_local_errors,
+            consecutive_local_failures,
+            interval,
+            base_ejection,
+            max_ejection_percent,
+            min_health_percent,
+        },
+    )
+}
+
+fn budget() -> impl Strategy<Value = RetryBudget> {
+    (0.0..=100.0_f64, any::<u32>()).prop_map(|(percent, min_concurrency)| RetryBudget {
+        percent,
+        min_concurrency,
+    })
+}
+
+fn timeouts() -> impl Strategy<Value = Timeouts> {
+    let bound = || option::of(time());
+    (bound(), bound(), bound()).prop_map(|(http_idle, tcp_idle, max_connection)| Timeouts {
+        http_idle,
+        tcp_idle,
+        max_connection,
+    })
+}
+
+fn keepalive() -> impl Strategy<Value = Keepalive> {
+    (option::of(count()), option::of(time()), option::of(time())).prop_map(|(probes, time, interval)| {
+        Keepalive {
+            probes,
+            time,
+            interval,
+        }
+    })
+}
