@@ -38,7 +38,7 @@ mod proxy;
 mod spec;
 mod trial;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -87,6 +87,7 @@ pub struct Lab {
     services: Mutex<BTreeMap<String, Service>>,
     proxy_env: BTreeMap<String, String>,
     names: Names,
+    used_names: Mutex<BTreeSet<String>>,
     folder: Folder,
     places: Mutex<Vec<Place>>,
     dir: PathBuf,
@@ -228,6 +229,13 @@ impl Lab {
             .await?)
     }
 
+    /// All that a program has written, over its restarts: `POD-PROGRAM`, such as `web-proxy`, `web-init`,
+    /// `reviews-v1-0-http` or `operator-run`. Empty when there is no such program.
+    pub fn log(&self, program: &str) -> String {
+        let bytes = std::fs::read(self.logs().join(format!("{program}.log"))).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Prints the end of every program's log to standard error.
     pub fn dump_logs(&self) {
         eprintln!("{}", logs::ends(&self.logs(), DUMPED_LINES));
@@ -248,6 +256,7 @@ impl Lab {
             services: Mutex::default(),
             proxy_env,
             names: Names::default(),
+            used_names: Mutex::default(),
             folder: Folder::create(dir.join("config"), dir.join("staging"))?,
             places: Mutex::default(),
             dir,

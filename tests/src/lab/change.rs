@@ -55,7 +55,8 @@ impl Lab {
         self.set_endpoint(pod, None)
     }
 
-    /// Starts more pods of a service's version and publishes their endpoints. Returns their names.
+    /// Starts more pods of a service's version and publishes their endpoints. Returns their names, which no pod of
+    /// this lab had before.
     pub async fn add_pods(&self, service: &str, version: &str, count: usize) -> anyhow::Result<Vec<String>> {
         let spec = self.service(service).spec;
         let workload = spec.workloads.iter().find(|workload| workload.version == version);
@@ -66,7 +67,7 @@ impl Lab {
             if started.len() == count {
                 break;
             }
-            if !lock(&self.members).contains_key(&pod.name) {
+            if !lock(&self.used_names).contains(&pod.name) {
                 started.push(pod.name.clone());
                 self.launch(Some(service.to_owned()), pod).await?;
             }
@@ -78,8 +79,8 @@ impl Lab {
     /// Starts another pod.
     pub async fn add_pod(&self, spec: PodSpec) -> anyhow::Result<Pod> {
         let name = spec.name.clone();
-        if lock(&self.members).contains_key(&name) {
-            bail!("there is a pod {name} already");
+        if lock(&self.used_names).contains(&name) {
+            bail!("this lab has or had a pod {name} already");
         }
         self.launch(None, spec).await?;
         Ok(self.pod(&name))

@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -125,10 +125,24 @@ fn private_mounts() -> anyhow::Result<bool> {
         None::<&str>,
     )
     .is_ok();
+    let links = links_in_run();
     // iptables keeps its lock in /run, and the lab its working files: neither may touch the machine's.
     mount(Some("tmpfs"), "/run", Some("tmpfs"), safe, Some("mode=0755"))
         .context("cannot mount a private /run")?;
+    for (name, target) in links {
+        std::os::unix::fs::symlink(&target, &name)
+            .with_context(|| format!("cannot keep the link {} in the lab", name.display()))?;
+    }
     Ok(own_proc)
+}
+
+/// Links in `/run` to places elsewhere: some distributions find all their programs through one.
+fn links_in_run() -> Vec<(PathBuf, PathBuf)> {
+    let entries = std::fs::read_dir("/run").into_iter().flatten().flatten();
+    let links = entries.filter_map(|entry| Some((entry.path(), std::fs::read_link(entry.path()).ok()?)));
+    links
+        .filter(|(_, target)| target.is_absolute() && !target.starts_with("/run"))
+        .collect()
 }
 
 fn refused(error: Errno) -> anyhow::Error {

@@ -71,8 +71,12 @@ pub(super) fn open(privileges: Privileges, mounts: anyhow::Result<bool>) -> anyh
     if ipv6 {
         batch += &format!("addr add {GATEWAY_V6}/64 dev {BRIDGE} nodad\n");
     }
-    // A service address that nothing translates must fail at once rather than hang.
+    // A service address that nothing translates must fail at once rather than hang, which takes a router to say.
     batch += "route add unreachable 10.96.0.0/16\n";
+    if ipv6 {
+        batch += "route add unreachable fd96::/16\n";
+        let _no_such_knob = std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1");
+    }
     ip_batch(&batch).context("cannot set up the lab's bridge")?;
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot enable forwarding in the lab")?;
     std::fs::create_dir_all(RUN).with_context(|| format!("cannot create {RUN}"))?;

@@ -19,7 +19,7 @@ use super::pod::{Pod, PodIdentity};
 use super::process::Process;
 use super::proxy::{Proxy, lab_command, while_running};
 use super::spec::{App, Builder, PodSpec};
-use super::{GRPC_CONTROL_PORT, Lab, Member, TCP_CONTROL_PORT};
+use super::{GRPC_CONTROL_PORT, Lab, Member, TCP_CONTROL_PORT, lock};
 use crate::app::CONTROL_PORT;
 
 const LISTENING_WITHIN: Duration = Duration::from_secs(10);
@@ -57,11 +57,7 @@ impl Builder {
         if !without_mesh {
             lab.operator = Some(lab.start_operator(operator_env).await?);
         }
-        let launched = try_join_all(specs.into_iter().map(|(service, spec)| lab.launch(service, spec))).await;
-        if let Err(error) = launched {
-            lab.dump_logs();
-            return Err(error);
-        }
+        try_join_all(specs.into_iter().map(|(service, spec)| lab.launch(service, spec))).await?;
         lab.publish_all()?;
         Ok(lab)
     }
@@ -126,6 +122,7 @@ impl Lab {
     pub(super) async fn launch(&self, service: Option<String>, mut spec: PodSpec) -> anyhow::Result<()> {
         // In a lab without a mesh nothing is injected, whatever a pod asks for.
         spec.meshed &= self.operator.is_some();
+        lock(&self.used_names).insert(spec.name.clone());
         let place = hub()?.next_place()?;
         let identity = PodIdentity {
             name: spec.name.clone(),

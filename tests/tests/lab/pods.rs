@@ -247,10 +247,10 @@ async fn manifests_follow_the_pods() -> anyhow::Result<()> {
     ensure!(slice()?["endpoints"][0]["conditions"]["ready"] == false);
     lab.remove_endpoint("reviews-v1-0")?;
     ensure!(names(&slice()?) == ["reviews-v2-0", "reviews-v2-1"]);
-    let pid_of_app = lab.app("reviews-v2-0").counters().await?;
+    let counters = lab.app("reviews-v2-0").counters().await?;
     ensure!(
-        pid_of_app.accepted == 0,
-        "readiness must not count as a connection: {pid_of_app:?}"
+        counters.accepted == 0,
+        "readiness must not count as a connection: {counters:?}"
     );
     lab.remove_pod("reviews-v2-0").await?;
     lab.kill_pod("reviews-v1-0")?;
@@ -260,6 +260,10 @@ async fn manifests_follow_the_pods() -> anyhow::Result<()> {
         "a removed pod keeps no object"
     );
     ensure!(lab.pods_of("reviews") == ["reviews-v2-1"]);
+    ensure!(
+        lab.add_pods("reviews", "v1", 1).await? == ["reviews-v1-1"],
+        "names are not used twice"
+    );
 
     lab.apply("route", "kind: VirtualService\n")?;
     ensure!(lab.dir().join("config/user-route.yaml").exists());
