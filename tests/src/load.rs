@@ -198,6 +198,7 @@ async fn call_on(shared: Arc<Shared>, number: usize, mut stopped: watch::Receive
     let mut session: Option<Session> = None;
     let mut connection = 0;
     while let Some(due) = shared.next_turn() {
+        let late = Instant::now() > due;
         let stop = async {
             // The handle's end is a stop too.
             let _stopped_or_dropped = stopped.wait_for(|stop| *stop).await;
@@ -207,8 +208,9 @@ async fn call_on(shared: Arc<Shared>, number: usize, mut stopped: watch::Receive
             () = stop => break,
             () = tokio::time::sleep_until(due) => {}
         }
-        // Late calls wait from when they were due; calls without a rate are due when their turn comes.
-        let from = if shared.plan.per_second.is_some() {
+        // A call whose turn came too late, since all connections were busy, has waited since it was due. One that
+        // was waited for starts when the timer fires, whose slack is not the server's.
+        let from = if late && shared.plan.per_second.is_some() {
             due
         } else {
             Instant::now()
