@@ -101,3 +101,19 @@ fn examples_read_back_as_they_are_written() {
         }
     }
 }
+
+#[test]
+fn the_guide_shows_what_works() {
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/resources.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks: Vec<_> = page
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(blocks.len() >= 3, "{} blocks", blocks.len());
+    for block in blocks {
+        assert!(!crds::parse(block).is_empty(), "{block}");
+        assert_eq!(complaints(block), Vec::<String>::new(), "{block}");
+    }
+}
