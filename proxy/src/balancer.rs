@@ -1,1 +1,234 @@
-//! balancer
+//! Picks the endpoint of a cluster that an attempt goes to. The outbound path calls [`pick`] for each try, keeps the
+//! [`Pick`] while the attempt lasts, and settles it with what came of it; breakers, outlier detection and latencies learn
+//! from that. A pick takes no lock, allocates nothing, reads no clock, and with the sampling balancers its cost does not
+//! grow with the number of endpoints as long as most of them are eligible.
+//!
+//! An endpoint is **eligible** when mutual TLS is not required or it has an identity, it is not ejected, and its breaker
+//! lets a request through. Among the eligible ones those are preferred that this request has not tried and that the
+//! configuration still names. When nothing is eligible:
+//!
+//! - no endpoint at all: [`Error::NoEndpoint`]; none with an identity where one is required: [`Error::NotMeshed`];
+//! - a breaker is configured, or all are ejected: [`Error::BreakerOpen`], which the application learns at once;
+//! - else all are shut by our own guess alone (connection failures, see `breaker`): one is picked anyway. Traffic must
+//!   not stop because we guessed.
+//!
+//! The balancers:
+//!
+//! - **round robin**: turns in order, shared by all workers; with weights each round gives an endpoint as many turns as
+//!   its weight, spread out. The turn of a shut endpoint goes to one by chance, so that none inherits a double share.
+//! - **random**: by chance, as probable as the weight.
+//! - **least request**: two by chance, as probable as their weights; the one with less under way for its weight. (With
+//!   both idle the first stands, so that weights hold when there is little to do; comparing `active + 1` by weight would
+//!   starve light endpoints then.)
+//! - **peak EWMA**: two by chance as above; the one with the lower expected latency times load, see [`Latency`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use crate::breaker::{self, Mode};
+use crate::config::snapshot::{Cluster, Endpoint};
+use crate::error::Error;
+use crate::live::millis;
+use crate::{breaker::Permit, outlier};
+
+mod choose;
+mod latency;
+mod outcome;
+#[cfg(test)]
+pub(crate) mod testing;
+mod weights;
+
+pub use latency::{DECAY, Latency, UNKNOWN};
+pub use outcome::Outcome;
+pub use weights::Weights;
+
+/// Other workers may take the last place of a half-open breaker between our look and our step; then we look again.
+const RACES: usize = 3;
+
+/// An endpoint picked for one attempt. Keep it while the attempt lasts: it counts as load on the endpoint until it is
+/// dropped. Dropped without a result it counts as [`Outcome::Neutral`].
+#[derive(Debug)]
+#[must_use = "an attempt counts as load only while its pick is kept"]
+pub struct Pick {
+    /// Where the attempt goes.
+    pub endpoint: Arc<Endpoint>,
+    /// The endpoint's breaker was open until now: this attempt probes it.
+    pub half_opened: bool,
+    /// The endpoint was ejected until a while ago, and this is the first notice of its return.
+    pub returned: bool,
+    permit: Permit,
+    started: Instant,
+    /// Until the result is known. Let go with it, so that a long stream does not keep an old configuration alive.
+    cluster: Option<Arc<Cluster>>,
+}
+
+/// What a result changed, for logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settled {
+    /// Change of the endpoint's breaker.
+    pub breaker: Option<breaker::Change>,
+    /// The endpoint failed too often in a row.
+    pub outlier: Option<outlier::Event>,
+}
+
+/// Picks an endpoint for an attempt. `tried` holds the ids ([`EndpointLive::id`](crate::live::EndpointLive::id)) of those
+/// the request was sent to before, to be avoided if others are left; leave it empty where the policy does not avoid them.
+///
+/// # Errors
+/// When no endpoint is eligible; see the module's description.
+pub fn pick(cluster: &Arc<Cluster>, tried: &[u64], rng: &mut impl Rng, now: Instant) -> Result<Pick, Error> {
+    let gate = Gate::of(cluster, millis(now));
+    let fresh = |endpoint: &Endpoint| {
+        !tried.contains(&endpoint.live.id) && !endpoint.live.retired.load(Ordering::Relaxed)
+    };
+    let enter = |i: usize| gate.enter(cluster, i, now);
+    for _ in 0..RACES {
+        let Some(i) = choose::one(cluster, rng, gate.now_ms, |e| gate.is_eligible(e) && fresh(e)) else {
+            break;
+        };
+        if let Some(pick) = enter(i) {
+            return Ok(pick);
+        }
+    }
+    for _ in 0..RACES {
+        let Some(i) = choose::one(cluster, rng, gate.now_ms, |e| gate.is_eligible(e)) else {
+            break;
+        };
+        if let Some(pick) = enter(i) {
+            return Ok(pick);
+        }
+    }
+    // Races lost or nobody eligible; the order of the list decides for once.
+    let eligible = (0..cluster.endpoints.len()).filter(|i| gate.is_eligible(&cluster.endpoints[*i]));
+    if let Some(pick) = eligible.into_iter().find_map(enter) {
+        return Ok(pick);
+    }
+    if gate.mode == Mode::Passive {
+        let usable = |e: &Endpoint| gate.is_meshed(e) && gate.is_in(e);
+        let forced = choose::one(cluster, rng, gate.now_ms, |e| usable(e) && fresh(e))
+            .or_else(|| choose::one(cluster, rng, gate.now_ms, usable));
+        if let Some(i) = forced {
+            return Ok(Pick::new(cluster, i, Permit::Forced, false, now));
+        }
+    }
+    Err(gate.explain(cluster))
+}
+
+/// What an endpoint has to pass, decided once a pick.
+struct Gate {
+    mode: Mode,
+    needs_identity: bool,
+    ejections: bool,
+    now_ms: u64,
+}
+
+impl Gate {
+    fn of(cluster: &Cluster, now_ms: u64) -> Self {
+        Self {
+            mode: Mode::of(&cluster.spec),
+            needs_identity: cluster.spec.tls == api::TlsMode::Mutual,
+            ejections: outlier::is_in_force(cluster, now_ms),
+            now_ms,
+        }
+    }
+
+    fn is_meshed(&self, endpoint: &Endpoint) -> bool {
+        !self.needs_identity || endpoint.spec.identity.is_some()
+    }
+
+    fn is_in(&self, endpoint: &Endpoint) -> bool {
+        !self.ejections || !endpoint.live.outlier.is_out(self.now_ms)
+    }
+
+    fn is_eligible(&self, endpoint: &Endpoint) -> bool {
+        self.is_meshed(endpoint)
+            && self.is_in(endpoint)
+            && endpoint.live.breaker.permits(self.mode, self.now_ms)
+    }
+
+    fn enter(&self, cluster: &Arc<Cluster>, i: usize, now: Instant) -> Option<Pick> {
+        let (permit, change) = cluster.endpoints[i].live.breaker.enter(self.mode, self.now_ms)?;
+        let half_opened = change == Some(breaker::Change::HalfOpened);
+        Some(Pick::new(cluster, i, permit, half_opened, now))
+    }
+
+    /// Why nothing could be picked.
+    fn explain(&self, cluster: &Cluster) -> Error {
+        let name = || Arc::clone(&cluster.name);
+        let Some(first) = cluster.endpoints.first() else {
+            return Error::NoEndpoint { cluster: name() };
+        };
+        if cluster.endpoints.iter().any(|e| self.is_meshed(e)) {
+            Error::BreakerOpen { cluster: name() }
+        } else {
+            Error::NotMeshed {
+                endpoint: first.spec.address,
+            }
+        }
+    }
+}
+
+impl Pick {
+    fn new(cluster: &Arc<Cluster>, i: usize, permit: Permit, half_opened: bool, now: Instant) -> Self {
+        let endpoint = Arc::clone(&cluster.endpoints[i]);
+        endpoint.live.active.fetch_add(1, Ordering::Relaxed);
+        let now_ms = millis(now);
+        let returned = cluster.spec.outlier.is_some() && endpoint.live.outlier.take_return(now_ms);
+        if returned {
+            outlier::recount(cluster, now_ms);
+        }
+        Self {
+            endpoint,
+            half_opened,
+            returned,
+            permit,
+            started: now,
+            cluster: Some(Arc::clone(cluster)),
+        }
+    }
+
+    /// Takes the result of the attempt, as soon as it is known (for a request: with the response's headers; for a stream:
+    /// when it is connected). The pick goes on counting as load until it is dropped. Only the first result counts.
+    pub fn settle(&mut self, outcome: Outcome, now: Instant) -> Settled {
+        let Some(cluster) = self.cluster.take() else {
+            return Settled::default();
+        };
+        let now_ms = millis(now);
+        let live = &self.endpoint.live;
+        if cluster.spec.balancer == api::Balancer::PeakEwma {
+            let took = now.saturating_duration_since(self.started);
+            match outcome {
+                Outcome::Success => live.latency.observe(took, now_ms),
+                Outcome::Neutral => {}
+                _ => live.latency.observe_failure(took, now_ms),
+            }
+        }
+        Settled {
+            breaker: live
+                .breaker
+                .settle(Mode::of(&cluster.spec), self.permit, outcome, now_ms),
+            outlier: outlier::observe(&cluster, &self.endpoint, outcome, now_ms),
+        }
+    }
+
+    /// Takes the result of an attempt that is over.
+    pub fn finish(mut self, outcome: Outcome, now: Instant) -> Settled {
+        self.settle(outcome, now)
+    }
+}
+
+impl Drop for Pick {
+    fn drop(&mut self) {
+        let live = &self.endpoint.live;
+        live.active.fetch_sub(1, Ordering::Relaxed);
+        if let Some(cluster) = self.cluster.take() {
+            live.breaker.abandon(Mode::of(&cluster.spec), self.permit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,20 @@
 //! Live state of clusters and endpoints: a handful of atomics each, shared by all workers, kept across snapshots.
+//!
+//! The configuration store makes one value for each cluster and each endpoint of a cluster, and hands the same one to
+//! the next snapshot, so that a push of configuration never forgets a count, a latency, an open breaker or an ejection.
+//! The modules that decide (`balancer`, `breaker`, `outlier`, `limits`, `retry`) read and write it; nothing here decides.
+//! No lock is taken and no clock is read: callers say what time it is.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::balancer::Latency;
+use crate::breaker::Breaker;
 use crate::metrics::ClusterMetrics;
+use crate::outlier::Record;
 
 /// Live state of one endpoint of one cluster.
 #[derive(Debug)]
@@ -14,6 +25,12 @@ pub struct EndpointLive {
     pub active: AtomicU32,
     /// No snapshot names it any more: its pooled connections close when idle.
     pub retired: AtomicBool,
+    /// How long it takes to answer.
+    pub latency: Latency,
+    /// Its circuit breaker.
+    pub breaker: Breaker,
+    /// What outlier detection knows of it.
+    pub outlier: Record,
 }
 
 impl EndpointLive {
@@ -25,6 +42,9 @@ impl EndpointLive {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             active: AtomicU32::new(0),
             retired: AtomicBool::new(false),
+            latency: Latency::default(),
+            breaker: Breaker::default(),
+            outlier: Record::default(),
         }
     }
 }
@@ -40,8 +60,20 @@ impl Default for EndpointLive {
 pub struct ClusterLive {
     /// Resource name of the cluster, `host:port` or `host:port|subset`.
     pub name: Arc<str>,
+    /// Upstream connections that are open.
+    pub connections: AtomicU32,
+    /// Requests that wait for a connection.
+    pub pending: AtomicU32,
     /// Requests under way.
     pub requests: AtomicU32,
+    /// Retries under way.
+    pub retries: AtomicU32,
+    /// Endpoints ejected, as last counted.
+    pub ejected: AtomicU32,
+    /// Set while a worker decides about an ejection, so that two never exceed the bound together.
+    pub(crate) ejecting: AtomicBool,
+    /// Counts up with every round-robin pick.
+    pub(crate) cursor: AtomicU64,
     /// Its metrics.
     pub metrics: ClusterMetrics,
 }
@@ -52,8 +84,48 @@ impl ClusterLive {
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
             name: name.into(),
+            connections: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
             requests: AtomicU32::new(0),
+            retries: AtomicU32::new(0),
+            ejected: AtomicU32::new(0),
+            ejecting: AtomicBool::new(false),
+            cursor: AtomicU64::new(0),
             metrics: ClusterMetrics::default(),
         }
+    }
+}
+
+/// Milliseconds since an hour before the first time this was asked: small enough to pack into atomics, and never 0,
+/// which the atomics use for *never*. The hour keeps times that were taken just before the first question apart.
+pub(crate) fn millis(now: Instant) -> u64 {
+    const HOUR: Duration = Duration::from_secs(3600);
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    let epoch = *EPOCH.get_or_init(|| now.checked_sub(HOUR).unwrap_or(now));
+    let since = now.saturating_duration_since(epoch).as_millis();
+    u64::try_from(since).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique() {
+        let (a, b) = (EndpointLive::new(), EndpointLive::default());
+        assert_ne!(a.id, b.id);
+    }
+
+    #[test]
+    fn milliseconds_count_as_the_clock_does() {
+        let now = Instant::now();
+        assert!(millis(now) > 1);
+        assert_eq!(millis(now + Duration::from_millis(250)) - millis(now), 250);
+    }
+
+    #[test]
+    fn live_state_stays_small() {
+        // Ten thousand endpoints are allowed: what each costs is worth a look when it grows.
+        assert!(size_of::<EndpointLive>() <= 64, "{}", size_of::<EndpointLive>());
     }
 }

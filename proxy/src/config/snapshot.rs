@@ -82,6 +82,8 @@ pub struct Cluster {
     pub spec: Arc<api::Cluster>,
     /// Those of the Endpoints resource that the subset selects.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// Their weights, prepared: `Weights::of(&endpoints)`.
+    pub weights: crate::balancer::Weights,
     /// Counters shared by all workers.
     pub live: Arc<ClusterLive>,
     /// The operator has no such cluster, or no such endpoints, and why; `endpoints` is then empty.

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use api::{Action, Kind, ResourceName, Split};
 
 use super::content::{Content, Held, Versioned};
+use crate::balancer::Weights;
 use crate::config::snapshot::{Cluster, Destination, Endpoint, Entry, Route, Snapshot, Workload};
 use crate::config::usage::Usage;
 use crate::live::{ClusterLive, EndpointLive};
@@ -147,6 +148,7 @@ impl Built {
             let cluster = Arc::new(Cluster {
                 name: Arc::clone(&live.name),
                 spec,
+                weights: Weights::of(&endpoints),
                 endpoints,
                 live,
                 absent,
@@ -305,6 +307,7 @@ impl Built {
                 name: Arc::clone(&service.name),
                 spec: Arc::clone(&service.spec),
                 endpoints: vec![Arc::new(endpoint)],
+                weights: Weights::default(),
                 live: Arc::clone(&service.live),
                 absent: None,
             }),

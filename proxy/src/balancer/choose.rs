@@ -1,0 +1,97 @@
+//! The balancers themselves: which endpoint, among those that fit. Only `balancer::pick` calls it; that an endpoint is
+//! chosen changes nothing but the cursor of round robin.
+
+use std::sync::atomic::Ordering;
+
+use rand::{Rng, RngExt};
+
+use crate::config::snapshot::{Cluster, Endpoint};
+
+/// Tries at a fitting endpoint by chance, before all are looked through.
+const TRIES: usize = 4;
+
+/// Index of an endpoint that fits; `None` when none does.
+pub(super) fn one(
+    cluster: &Cluster,
+    rng: &mut impl Rng,
+    now_ms: u64,
+    fits: impl Fn(&Endpoint) -> bool,
+) -> Option<usize> {
+    let endpoints = &cluster.endpoints;
+    let fits = |i: usize| fits(&endpoints[i]);
+    match endpoints.len() {
+        0 => return None,
+        1 => return fits(0).then_some(0),
+        _ => {}
+    }
+    match cluster.spec.balancer {
+        api::Balancer::RoundRobin => {
+            let cursor = cluster.live.cursor.fetch_add(1, Ordering::Relaxed);
+            let turn = cluster.weights.turn(cursor, endpoints.len());
+            if fits(turn) {
+                Some(turn)
+            } else {
+                scan(cluster, rng, fits)
+            }
+        }
+        api::Balancer::Random => sample(cluster, rng, fits),
+        api::Balancer::LeastRequest => {
+            let (a, b) = two(cluster, rng, fits)?;
+            Some(lower(a, b, |i| load(&endpoints[i])))
+        }
+        api::Balancer::PeakEwma => {
+            let (a, b) = two(cluster, rng, fits)?;
+            Some(lower(a, b, |i| {
+                let endpoint = &endpoints[i];
+                let load = load(endpoint);
+                f64::from(endpoint.live.latency.expected_us(load == 0.0, now_ms)) * (1.0 + load)
+            }))
+        }
+    }
+}
+
+/// What is under way, for its weight.
+fn load(endpoint: &Endpoint) -> f64 {
+    f64::from(endpoint.live.active.load(Ordering::Relaxed)) / f64::from(endpoint.spec.weight.max(1))
+}
+
+/// The one with the lower cost; `a` where they are alike.
+fn lower(a: usize, b: usize, cost: impl Fn(usize) -> f64) -> usize {
+    if a == b || cost(a) <= cost(b) { a } else { b }
+}
+
+/// Two different ones that fit, by chance; the same twice when only one fits.
+fn two(cluster: &Cluster, rng: &mut impl Rng, fits: impl Fn(usize) -> bool) -> Option<(usize, usize)> {
+    let a = sample(cluster, rng, &fits)?;
+    let b = sample(cluster, rng, |i| i != a && fits(i)).unwrap_or(a);
+    Some((a, b))
+}
+
+/// One that fits, as probable as its weight.
+fn sample(cluster: &Cluster, rng: &mut impl Rng, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    let len = cluster.endpoints.len();
+    for _ in 0..TRIES {
+        let i = cluster.weights.sample(len, rng);
+        if fits(i) {
+            return Some(i);
+        }
+    }
+    scan(cluster, rng, fits)
+}
+
+/// As [`sample`], by looking at every endpoint once: each that fits takes the place of the one kept so far with the
+/// chance of its weight in the sum so far, which leaves each with the chance of its weight in the whole.
+fn scan(cluster: &Cluster, rng: &mut impl Rng, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    let (mut kept, mut sum) = (None, 0u64);
+    for (i, endpoint) in cluster.endpoints.iter().enumerate() {
+        let weight = u64::from(endpoint.spec.weight);
+        if weight == 0 || !fits(i) {
+            continue;
+        }
+        sum += weight;
+        if rng.random_range(0..sum) < weight {
+            kept = Some(i);
+        }
+    }
+    kept
+}
