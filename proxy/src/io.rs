@@ -1,1 +1,455 @@
-//! io
+//! The byte stream of a connection, whatever it is made of.
+//!
+//! Made by the listener (accepted) and the upstream side (dialled), wrapped in TLS by [`Io::accept_tls`] and
+//! [`Io::connect_tls`], handed to hyper inside `hyper_util::rt::TokioIo` or to [`crate::tcp::relay`]. One concrete type,
+//! so that nothing above it is generic over streams.
+//!
+//! Bytes may be looked at before they are consumed: [`Io::fill`] reads into the prefix, and whoever reads the stream
+//! afterwards gets the prefix first. An idle stream holds no buffer. Nothing here decides how long to wait.
+
+use std::{
+    cell::Cell,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+/// A byte stream with bytes that were read ahead.
+#[derive(Debug)]
+pub struct Io {
+    /// Received, and not consumed by anybody yet.
+    prefix: BytesMut,
+    stream: Stream,
+}
+
+/// TLS is boxed: its state is a hundred times the size of a socket.
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    TlsServer(Box<server::TlsStream<Io>>),
+    TlsClient(Box<client::TlsStream<Io>>),
+    /// What an HTTP connection became after an upgrade, if it is not a stream of ours: a stream of HTTP/2.
+    Upgraded(Box<TokioIo<Upgraded>>),
+    /// Two ends in one process, for tests and for the admin side.
+    Memory(DuplexStream),
+}
+
+/// The same call on whichever stream it is.
+macro_rules! each {
+    ($stream:expr, $it:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($it) => $call,
+            Stream::TlsServer($it) => $call,
+            Stream::TlsClient($it) => $call,
+            Stream::Upgraded($it) => $call,
+            Stream::Memory($it) => $call,
+        }
+    };
+}
+
+/// How [`Io::fill`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// The prefix is longer than before.
+    More,
+    /// The peer has sent its last byte; the prefix is what it is.
+    Eof,
+    /// The prefix is as long as was allowed.
+    Full,
+}
+
+impl Io {
+    /// Reads once, into the prefix, which grows to at most `most` bytes. May be cancelled without losing bytes.
+    pub async fn fill(&mut self, most: usize) -> io::Result<Filled> {
+        std::future::poll_fn(|context| self.poll_fill(context, most)).await
+    }
+
+    /// What was read ahead.
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// Terminates TLS as the server. The prefix is part of the handshake.
+    pub async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
+        let stream = TlsAcceptor::from(config).accept(self).await?;
+        Ok(Stream::TlsServer(Box::new(stream)).into())
+    }
+
+    /// Originates TLS as the client.
+    pub async fn connect_tls(self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
+        let stream = TlsConnector::from(config).connect(name, self).await?;
+        Ok(Stream::TlsClient(Box::new(stream)).into())
+    }
+
+    /// The TLS session this end is the server of: peer certificates, negotiated protocol.
+    pub fn server_tls(&self) -> Option<&ServerConnection> {
+        match &self.stream {
+            Stream::TlsServer(stream) => Some(stream.get_ref().1),
+            Stream::Tcp(_) | Stream::TlsClient(_) | Stream::Upgraded(_) | Stream::Memory(_) => None,
+        }
+    }
+
+    /// The TLS session this end is the client of.
+    pub fn client_tls(&self) -> Option<&ClientConnection> {
+        match &self.stream {
+            Stream::TlsClient(stream) => Some(stream.get_ref().1),
+            Stream::Tcp(_) | Stream::TlsServer(_) | Stream::Upgraded(_) | Stream::Memory(_) => None,
+        }
+    }
+
+    /// The protocol the two ends of TLS agreed on.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match &self.stream {
+            Stream::TlsServer(stream) => stream.get_ref().1.alpn_protocol(),
+            Stream::TlsClient(stream) => stream.get_ref().1.alpn_protocol(),
+            Stream::Tcp(_) | Stream::Upgraded(_) | Stream::Memory(_) => None,
+        }
+    }
+
+    /// The socket underneath, under however many layers of TLS.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            Stream::Tcp(stream) => Some(stream),
+            Stream::TlsServer(stream) => stream.get_ref().0.tcp(),
+            Stream::TlsClient(stream) => stream.get_ref().0.tcp(),
+            Stream::Upgraded(_) | Stream::Memory(_) => None,
+        }
+    }
+
+    /// The address of the peer of the socket underneath.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.tcp()?.peer_addr().ok()
+    }
+
+    /// Makes the coming drop a reset instead of an orderly end, so that the peer does not take a stream that was cut
+    /// for one that was complete. Streams without a socket of their own end as their kind does when dropped.
+    pub fn abort(&self) {
+        if let Some(stream) = self.tcp() {
+            // Fails only on a socket that is dead already.
+            let _ = stream.set_zero_linger();
+        }
+    }
+
+    fn poll_fill(&mut self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<Filled>> {
+        let room = most.saturating_sub(self.prefix.len()).min(SCRATCH);
+        if room == 0 {
+            return Poll::Ready(Ok(Filled::Full));
+        }
+        with_scratch(|scratch| {
+            let mut buffer = ReadBuf::new(&mut scratch[..room]);
+            ready!(each!(&mut self.stream, stream => Pin::new(stream).poll_read(context, &mut buffer)))?;
+            self.prefix.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(if buffer.filled().is_empty() {
+                Filled::Eof
+            } else {
+                Filled::More
+            }))
+        })
+    }
+}
+
+impl From<Stream> for Io {
+    fn from(stream: Stream) -> Self {
+        Self {
+            prefix: BytesMut::new(),
+            stream,
+        }
+    }
+}
+
+/// Mutual TLS that this proxy ended.
+impl From<server::TlsStream<Io>> for Io {
+    fn from(stream: server::TlsStream<Io>) -> Self {
+        Stream::TlsServer(Box::new(stream)).into()
+    }
+}
+
+/// Mutual TLS that this proxy began.
+impl From<client::TlsStream<Io>> for Io {
+    fn from(stream: client::TlsStream<Io>) -> Self {
+        Stream::TlsClient(Box::new(stream)).into()
+    }
+}
+
+impl From<TcpStream> for Io {
+    fn from(stream: TcpStream) -> Self {
+        Stream::Tcp(stream).into()
+    }
+}
+
+impl From<DuplexStream> for Io {
+    fn from(stream: DuplexStream) -> Self {
+        Stream::Memory(stream).into()
+    }
+}
+
+/// An upgraded HTTP/1 connection is the very [`Io`] that hyper was given, with what hyper read ahead put back.
+impl From<Upgraded> for Io {
+    fn from(upgraded: Upgraded) -> Self {
+        match upgraded.downcast::<TokioIo<Io>>() {
+            Ok(parts) => {
+                let mut io = parts.io.into_inner();
+                let mut prefix = BytesMut::from(parts.read_buf);
+                prefix.extend_from_slice(&io.prefix);
+                io.prefix = prefix;
+                io
+            }
+            Err(upgraded) => Stream::Upgraded(Box::new(TokioIo::new(upgraded))).into(),
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.prefix.is_empty() {
+            return each!(&mut self.stream, stream => Pin::new(stream).poll_read(context, buffer));
+        }
+        let now = self.prefix.len().min(buffer.remaining());
+        buffer.put_slice(&self.prefix[..now]);
+        self.prefix.advance(now);
+        if self.prefix.is_empty() {
+            // Gives the memory back: most connections live much longer than their first bytes.
+            self.prefix = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        each!(&mut self.stream, stream => Pin::new(stream).poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(&mut self.stream, stream => Pin::new(stream).poll_write_vectored(context, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(&self.stream, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(&mut self.stream, stream => Pin::new(stream).poll_flush(context))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(context))
+    }
+}
+
+/// As much as one record of TLS holds.
+pub(crate) const SCRATCH: usize = 16 * 1024;
+
+/// Lends the thread's one read buffer. Bytes are read into it and at once written on or copied to where they are
+/// kept, so a connection that waits needs no buffer of its own, however many wait.
+pub(crate) fn with_scratch<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
+    thread_local! {
+        static BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+    }
+    // Taken out while it is in use: a nested call would get a second one rather than a panic.
+    let mut buffer = BUFFER
+        .take()
+        .unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice());
+    let result = with(&mut buffer);
+    BUFFER.set(Some(buffer));
+    result
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use http_body_util::Empty;
+    use hyper::{Response, body::Bytes, service::service_fn};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    /// The two configurations of a TLS connection to `server.test`, which agree on `hauberk/tcp`.
+    pub(crate) fn tls_configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let signed = rcgen::generate_simple_self_signed(["server.test".to_owned()]).unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
+        let mut server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![signed.cert.der().clone()], key)
+            .unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(signed.cert.der().clone()).unwrap();
+        let mut client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        server.alpn_protocols = vec![b"hauberk/tcp".to_vec()];
+        client.alpn_protocols = vec![b"hauberk/tcp".to_vec()];
+        (Arc::new(server), Arc::new(client))
+    }
+
+    /// Both ends of a TLS connection over `stream`s.
+    pub(crate) async fn tls_pair(client: impl Into<Io>, server: impl Into<Io>) -> (Io, Io) {
+        let (server_config, client_config) = tls_configs();
+        let name = ServerName::try_from("server.test").unwrap();
+        let (client, server) = tokio::join!(
+            client.into().connect_tls(client_config, name),
+            server.into().accept_tls(server_config),
+        );
+        (client.unwrap(), server.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_was_looked_at_is_read_again() {
+        let (mut peer, ours) = duplex(64);
+        let mut io = Io::from(ours);
+        peer.write_all(b"first ").await.unwrap();
+        assert_eq!(io.fill(100).await.unwrap(), Filled::More);
+        assert_eq!(io.prefix(), b"first ");
+        peer.write_all(b"second").await.unwrap();
+        assert_eq!(io.fill(8).await.unwrap(), Filled::More);
+        assert_eq!(io.prefix(), b"first se");
+        assert_eq!(io.fill(8).await.unwrap(), Filled::Full);
+        drop(peer);
+        let mut read = String::new();
+        io.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "first second");
+        assert_eq!(io.fill(8).await.unwrap(), Filled::Eof);
+        assert_eq!(io.prefix.capacity(), 0, "memory of the prefix is given back");
+    }
+
+    #[tokio::test]
+    async fn a_prefix_is_read_in_pieces_too() {
+        let (mut peer, ours) = duplex(64);
+        let mut io = Io::from(ours);
+        peer.write_all(b"abcdef").await.unwrap();
+        io.fill(100).await.unwrap();
+        let mut piece = [0; 4];
+        assert_eq!(io.read(&mut piece).await.unwrap(), 4);
+        assert_eq!((&piece, io.prefix()), (b"abcd", &b"ef"[..]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn filling_may_be_given_up_without_losing_bytes() {
+        let (mut peer, ours) = duplex(64);
+        let mut io = Io::from(ours);
+        let limit = std::time::Duration::from_secs(1);
+        assert!(tokio::time::timeout(limit, io.fill(10)).await.is_err());
+        peer.write_all(b"late").await.unwrap();
+        assert_eq!(io.fill(10).await.unwrap(), Filled::More);
+        assert_eq!(io.prefix(), b"late");
+    }
+
+    #[tokio::test]
+    async fn a_hello_that_was_looked_at_still_completes_the_handshake() {
+        let (server_config, client_config) = tls_configs();
+        let (client, server) = duplex(4096);
+        let name = ServerName::try_from("server.test").unwrap();
+        let serve = async {
+            let mut io = Io::from(server);
+            let hello = loop {
+                match crate::detect::tls::client_hello(io.prefix()) {
+                    Ok(hello) => break hello,
+                    Err(_) => {
+                        let more = io.prefix().len() + 50;
+                        assert_eq!(io.fill(more).await.unwrap(), Filled::More);
+                    }
+                }
+            };
+            assert_eq!(hello.sni.unwrap().as_str(), "server.test");
+            io.accept_tls(server_config).await.unwrap()
+        };
+        let (mut server, client) = tokio::join!(serve, Io::from(client).connect_tls(client_config, name));
+        let mut client = client.unwrap();
+        assert_eq!(server.alpn(), Some(&b"hauberk/tcp"[..]));
+        assert_eq!(client.alpn(), server.alpn());
+        assert!(server.server_tls().is_some() && server.client_tls().is_none());
+        assert!(client.client_tls().is_some() && client.server_tls().is_none());
+
+        client.write_all(b"inside").await.unwrap();
+        client.flush().await.unwrap();
+        assert_eq!(server.fill(100).await.unwrap(), Filled::More);
+        let mut read = [0; 6];
+        server.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"inside");
+    }
+
+    #[tokio::test]
+    async fn an_upgraded_connection_is_the_stream_it_was_with_nothing_lost() {
+        let (mut peer, ours) = duplex(1024);
+        let upgraded = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| async move {
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut io = Io::from(upgrade.await.unwrap());
+                assert!(matches!(io.stream, Stream::Memory(_)));
+                let mut read = [0; 5];
+                io.read_exact(&mut read).await.unwrap();
+                io.write_all(&read).await.unwrap();
+            });
+            let response = Response::builder().status(101).header("upgrade", "echo");
+            Ok::<_, std::convert::Infallible>(response.body(Empty::<Bytes>::new()).unwrap())
+        });
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(Io::from(ours)), upgraded)
+                .with_upgrades(),
+        );
+        // The first bytes of the new protocol come together with the request.
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nhe";
+        peer.write_all(request).await.unwrap();
+        peer.write_all(b"llo").await.unwrap();
+        let mut answer = String::new();
+        peer.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 101") && answer.ends_with("\r\n\r\nhello"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_found_under_tls() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (client, _) = tls_pair(client.unwrap(), server.unwrap().0).await;
+        assert_eq!(client.peer_addr(), Some(address));
+        let (memory, _other) = duplex(1);
+        assert_eq!(Io::from(memory).peer_addr(), None);
+    }
+
+    #[test]
+    fn a_stream_stays_small() {
+        assert!(size_of::<Io>() <= 72, "{}", size_of::<Io>());
+    }
+
+    #[test]
+    fn borrowing_the_scratch_buffer_twice_is_no_panic() {
+        with_scratch(|outer| {
+            outer[0] = 1;
+            with_scratch(|inner| inner[0] = 2);
+            assert_eq!(outer[0], 1);
+        });
+    }
+}

@@ -14,6 +14,7 @@ pub mod io;
 
 pub mod inbound;
 pub mod outbound;
+pub mod serve;
 
 pub mod route;
 
@@ -26,8 +27,11 @@ pub mod retry;
 pub mod upstream;
 
 pub mod tcp;
+pub mod tries;
+pub mod tunnel;
 
 pub mod access_log;
+pub mod message;
 pub mod metrics;
 pub mod record;
 

@@ -1,2 +1,134 @@
-//! stub
-fn main() {}
+//! `hauberk-proxy`: reads its settings, wires the parts, and ends when it is told to.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use proxy::access_log::AccessLog;
+use proxy::admin::Admin;
+use proxy::config::{self, Current, operator};
+use proxy::drain::{self, Controller, Phase};
+use proxy::metrics::Metrics;
+use proxy::settings::{Cli, Command, LogFormat, Settings};
+use proxy::worker::{self, Shared};
+use proxy::{identity, interception};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let done = Cli::read().and_then(|cli| match cli.command {
+        Command::Init(args) => interception::run(&args)
+            .map(|report| println!("{report}"))
+            .map_err(Into::into),
+        Command::Run(settings) => run(*settings),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hauberk-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log).with_context(|| {
+        format!(
+            "--log {:?} (write for example `info,proxy::outbound=debug`)",
+            settings.log
+        )
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// The main thread is the background thread: the stream to the operator, certificates, admin and signals.
+fn run(settings: Settings) -> anyhow::Result<()> {
+    start_log(&settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .context("starting a runtime")?;
+    runtime.block_on(serve(Arc::new(settings)))
+}
+
+async fn serve(settings: Arc<Settings>) -> anyhow::Result<()> {
+    let current = Current::default();
+    let metrics = Arc::new(Metrics::new(current.clone()));
+    let (handle, client) = config::new(&settings, current, Arc::clone(&metrics));
+    let (identity, renewal) = identity::new(&settings, handle.trust(), Arc::clone(&metrics))?;
+    let channel = operator::channel(&settings, handle.trust())?;
+    let (controller, drain) = drain::channel();
+    let (draining, is_draining) = watch::channel(false);
+    let access_log = AccessLog::start(settings.access_log, metrics.access_log_dropped.clone())?;
+    let admin = Admin::new(
+        handle.clone(),
+        identity.clone(),
+        Arc::clone(&metrics),
+        &settings.operator,
+        is_draining,
+    );
+    let admin_listener = Admin::bind(settings.admin).await?;
+    tokio::task::spawn_local(client.run(channel.clone()));
+    tokio::task::spawn_local(renewal.run(channel));
+    tokio::task::spawn_local(admin.serve(admin_listener));
+    let shared = Shared {
+        settings: Arc::clone(&settings),
+        config: handle,
+        identity,
+        drain,
+        metrics,
+        access_log: access_log.clone(),
+    };
+    let workers = (0..settings.workers)
+        .map(|number| worker::start(number, shared.clone()))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        workers = workers.len(),
+        outbound = settings.outbound_port,
+        inbound = settings.inbound_port,
+        admin = %settings.admin,
+        "serving"
+    );
+    terminated().await?;
+    draining.send_replace(true);
+    shut_down(&settings, &controller, workers).await;
+    access_log.flush();
+    Ok(())
+}
+
+async fn terminated() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Goes on accepting until endpoints had time to learn, then lets connections finish.
+async fn shut_down(settings: &Settings, controller: &Controller, workers: Vec<JoinHandle<()>>) {
+    tracing::info!(delay = ?settings.drain_delay, "shutting down: still accepting, not ready any more");
+    controller.enter(Phase::Going);
+    tokio::time::sleep(settings.drain_delay).await;
+    tracing::info!(open = controller.open(), timeout = ?settings.drain_timeout, "closing: connections finish");
+    controller.enter(Phase::Closing);
+    // Workers keep to the drain timeout themselves.
+    while !workers.iter().all(JoinHandle::is_finished) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tracing::info!("ended");
+}

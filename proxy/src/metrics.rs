@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::breaker;
 use crate::config::Current;
 use crate::record::Direction;
 
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub identity: Identity,
     /// Traffic that leaves the mesh.
     pub passthrough: Passthrough,
+    /// Circuit breakers.
+    pub breaker: Breaker,
     /// Access log lines lost because writing them took too long.
     pub access_log_dropped: Counter,
     errors: Family<Labels<2>, Counter>,
@@ -75,6 +78,7 @@ impl Metrics {
         let (connections, detect) = (Connections::new(&mut registry), Detect::new(&mut registry));
         let (config, identity) = (Config::new(&mut registry), Identity::new(&mut registry));
         let passthrough = Passthrough::new(&mut registry);
+        let breaker = Breaker::new(&mut registry);
         registry.register_collector(Box::new(cluster::Clusters(current.clone())));
         registry.register_collector(Box::new(inbound::Inbound(current)));
         registry.register_collector(Box::new(process::Process::new()));
@@ -85,6 +89,7 @@ impl Metrics {
             config,
             identity,
             passthrough,
+            breaker,
             access_log_dropped,
             errors,
         }
@@ -104,6 +109,42 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+/// What circuit breakers did.
+#[derive(Debug)]
+pub struct Breaker {
+    /// Opened: no traffic for a while.
+    pub open: Counter,
+    /// Let the first probe through.
+    pub half_open: Counter,
+    /// Closed: traffic flows again.
+    pub closed: Counter,
+}
+
+impl Breaker {
+    fn new(registry: &mut Registry) -> Self {
+        let family = counters(
+            registry,
+            "hauberk_breaker_transitions",
+            "Changes of endpoints' circuit breakers, by new state",
+        );
+        let of = |to| family.get_or_create_owned(&[("to", to)]);
+        Self {
+            open: of("open"),
+            half_open: of("half_open"),
+            closed: of("closed"),
+        }
+    }
+
+    /// Counts a change.
+    pub fn count(&self, change: breaker::Change) {
+        match change {
+            breaker::Change::Opened { .. } => self.open.inc(),
+            breaker::Change::HalfOpened => self.half_open.inc(),
+            breaker::Change::Closed => self.closed.inc(),
+        };
     }
 }
 

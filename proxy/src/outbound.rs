@@ -1,1 +1,151 @@
-//! outbound
+//! What a pod's application sends: look up what stands behind the dialled address, find out what is spoken, and route it.
+//! Called by the worker for every connection its outbound listener takes.
+
+pub mod choice;
+pub mod http;
+pub mod opaque;
+pub mod sniff;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use api::Protocol;
+
+use crate::config::snapshot::{Destination, Route, Snapshot, Workload};
+use crate::config::usage::InUse;
+use crate::error::Error;
+use crate::io::Io;
+use crate::listener::Accepted;
+use crate::settings::OnDiscoveryTimeout;
+use crate::worker::Worker;
+use sniff::Spoken;
+
+/// One connection of the application.
+#[derive(Debug)]
+pub struct Connection {
+    /// The worker that serves it.
+    pub worker: Rc<Worker>,
+    /// The application's side.
+    pub peer: SocketAddr,
+    /// Where it was meant to go.
+    pub dialled: SocketAddr,
+    /// Keeps the destination subscribed.
+    _held: Option<InUse>,
+}
+
+/// Where requests and bytes go: a service by its rules, or one pod.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// By the rules of a route.
+    Route(Arc<Route>),
+    /// To one pod.
+    Workload(Arc<Workload>),
+}
+
+impl Target {
+    fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Self::Route(route) => route.spec.protocol,
+            Self::Workload(workload) => workload.protocol,
+        }
+    }
+
+    /// Name under which it is remembered that the server speaks first.
+    fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Route(route) => &route.name,
+            Self::Workload(workload) => &workload.cluster.name,
+        }
+    }
+}
+
+/// Serves one redirected connection.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let Accepted {
+        stream,
+        peer,
+        dialled,
+    } = accepted;
+    serve_io(worker, Io::from(stream), peer, dialled).await;
+}
+
+/// Serves one connection, wherever its bytes come from.
+pub async fn serve_io(worker: Rc<Worker>, io: Io, peer: SocketAddr, dialled: SocketAddr) {
+    let found = lookup(&worker, dialled).await;
+    let (destination, held) = match found {
+        Ok(found) => found,
+        Err(Error::DiscoveryTimeout { .. })
+            if worker.settings.on_discovery_timeout == OnDiscoveryTimeout::Passthrough =>
+        {
+            tracing::warn!(%dialled, "the operator did not answer in time: passed on without mutual TLS");
+            (Destination::Passthrough, None)
+        }
+        Err(error) => {
+            let connection = Rc::new(Connection {
+                worker,
+                peer,
+                dialled,
+                _held: None,
+            });
+            return sniff::refuse(&connection, io, error).await;
+        }
+    };
+    let connection = Rc::new(Connection {
+        worker,
+        peer,
+        dialled,
+        _held: held,
+    });
+    match destination {
+        Destination::Passthrough => opaque::passthrough(&connection, io).await,
+        Destination::Refuse(reason) => sniff::refuse(&connection, io, Error::Refused { reason }).await,
+        Destination::Service(route) => serve_target(connection, io, Target::Route(route)).await,
+        Destination::Workload(workload) => serve_target(connection, io, Target::Workload(workload)).await,
+    }
+}
+
+/// What stands behind the address: from the snapshot, or by asking the operator.
+async fn lookup(worker: &Worker, dialled: SocketAddr) -> Result<(Destination, Option<InUse>), Error> {
+    let mut snapshot = worker.config.load();
+    if !snapshot.destination(dialled).is_some() {
+        snapshot = worker.config.discover(dialled).await?;
+    }
+    let entry = snapshot
+        .destination(dialled)
+        .ok_or(Error::DiscoveryTimeout { address: dialled })?;
+    Ok((entry.destination.clone(), Some(entry.usage.hold())))
+}
+
+async fn serve_target(connection: Rc<Connection>, io: Io, target: Target) {
+    match sniff::spoken(&connection, io, &target).await {
+        Ok(Spoken::Http1(io)) => http::serve_http1(connection, io).await,
+        Ok(Spoken::Http2(io)) => http::serve_http2(connection, io).await,
+        Ok(Spoken::Opaque { io, sni, upstream }) => {
+            opaque::serve(&connection, io, &target, sni, upstream).await
+        }
+        Ok(Spoken::Nothing) => {}
+        Err(error) => {
+            tracing::debug!(dialled = %connection.dialled, %error, "connection ended before it spoke")
+        }
+    }
+}
+
+impl Connection {
+    /// The target as of now: requests on a kept connection follow the newest configuration.
+    ///
+    /// # Errors
+    /// When the destination has become one that takes no requests.
+    pub fn target(&self, snapshot: &Snapshot) -> Result<Target, Error> {
+        match snapshot.destination(self.dialled).map(|entry| &entry.destination) {
+            Some(Destination::Service(route)) => Ok(Target::Route(Arc::clone(route))),
+            Some(Destination::Workload(workload)) => Ok(Target::Workload(Arc::clone(workload))),
+            Some(Destination::Refuse(reason)) => Err(Error::Refused {
+                reason: Arc::clone(reason),
+            }),
+            Some(Destination::Passthrough) | None => Err(Error::Refused {
+                reason: "the service behind this address is gone".into(),
+            }),
+        }
+    }
+}

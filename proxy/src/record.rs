@@ -16,6 +16,7 @@ use crate::access_log::{AccessLog, Line};
 use crate::config::snapshot::{Cluster, Endpoint, Route};
 use crate::error::Error;
 use crate::metrics::{ByClass, ByGrpcStatus, Count, Histogram, InboundMetrics, Metrics};
+use crate::tcp::{Ended as Relay, Relayed};
 
 pub use body::RecordedBody;
 
@@ -174,9 +175,34 @@ impl Request {
         };
     }
 
+    /// Takes the server name of the application's TLS as the authority.
+    pub fn named(&mut self, server: &str) {
+        if self.recorder.log.is_on() {
+            self.authority = HeaderValue::from_str(server).ok();
+        }
+    }
+
     /// Ends the record.
     pub fn finish(mut self) {
         self.ended = Ended::Finished;
+    }
+
+    /// Ends the record of a relay.
+    pub fn relayed(mut self, relayed: Relayed) {
+        let Relayed {
+            bytes_up,
+            bytes_down,
+            ended,
+        } = relayed;
+        self.bytes_received = bytes_up;
+        self.bytes_sent = bytes_down;
+        self.ended = match ended {
+            Relay::Closed => Ended::Finished,
+            Relay::IdleTimeout => Ended::Broken("idle for too long".into()),
+            Relay::MaxDuration => Ended::Broken("open for as long as a connection may be".into()),
+            Relay::DownstreamError(error) => Ended::Broken(format!("downstream: {error}")),
+            Relay::UpstreamError(error) => Ended::Broken(format!("upstream: {error}")),
+        };
     }
 
     /// Ends the record with an error.

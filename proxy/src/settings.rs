@@ -1,63 +1,133 @@
 //! The proxy's settings. This is the only file that reads the environment: flags win over the environment, the
 //! environment over the settings file, the file over defaults. A bad value is an error that names it, and no start.
 
-use std::net::{IpAddr, SocketAddr};
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Context as _, bail};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+
+use crate::interception::InitArgs;
+
+/// The command line of `hauberk-proxy`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hauberk-proxy",
+    version,
+    about = "Hauberk's data plane: one small proxy beside every pod"
+)]
+#[command(args_override_self = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the pod's traffic.
+    Run(Box<Settings>),
+    /// Redirect the pod's connections to the proxy, or stop doing so.
+    Init(InitArgs),
+}
+
 /// Settings of a running proxy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Args)]
+#[command(args_override_self = true)]
 pub struct Settings {
+    /// File with one `HAUBERK_NAME=value` a line; the environment and flags win over it.
+    #[arg(long, env = "HAUBERK_SETTINGS", value_name = "FILE")]
+    pub settings: Option<PathBuf>,
     /// `https://host:port` of the operator.
+    #[arg(long, env = "HAUBERK_OPERATOR", value_name = "URL")]
     pub operator: String,
     /// PEM file with the roots that the operator is verified against.
+    #[arg(long, env = "HAUBERK_OPERATOR_ROOTS", value_name = "FILE")]
     pub operator_roots: PathBuf,
     /// File with the token that proves this workload; read anew for each use.
+    #[arg(long, env = "HAUBERK_TOKEN_FILE", value_name = "FILE")]
     pub token_file: PathBuf,
     /// Trust domain of the mesh.
+    #[arg(long, env = "HAUBERK_TRUST_DOMAIN", default_value = api::names::TRUST_DOMAIN)]
     pub trust_domain: String,
     /// Namespace of the pod.
+    #[arg(long, env = "HAUBERK_NAMESPACE")]
     pub namespace: String,
     /// Name of the pod.
+    #[arg(long, env = "HAUBERK_POD")]
     pub pod: String,
     /// Service account of the pod.
+    #[arg(long, env = "HAUBERK_SERVICE_ACCOUNT")]
     pub service_account: String,
-    /// Addresses of the pod.
+    /// Addresses of the pod, separated by commas.
+    #[arg(long, env = "HAUBERK_POD_IPS", value_delimiter = ',', value_name = "IP,…")]
     pub pod_ips: Vec<IpAddr>,
-    /// Worker threads.
+    /// Worker threads, 1 to 64.
+    #[arg(long, env = "HAUBERK_WORKERS", default_value_t = default_workers(), value_parser = parse_workers)]
     pub workers: usize,
-    /// Filter of the log, as in `proxy=info`.
+    /// Filter of the log, as in `info,proxy::outbound=debug`.
+    #[arg(long, env = "HAUBERK_LOG", default_value = "info")]
     pub log: String,
-    /// The log as JSON.
-    pub log_json: bool,
+    /// Form of the log.
+    #[arg(long, env = "HAUBERK_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
     /// The access log.
+    #[arg(long, env = "HAUBERK_ACCESS_LOG", default_value = "off")]
     pub access_log: AccessLog,
     /// Port of the outbound listener.
+    #[arg(long, env = "HAUBERK_OUTBOUND_PORT", default_value_t = api::names::OUTBOUND_PORT)]
     pub outbound_port: u16,
     /// Port of the inbound listener.
+    #[arg(long, env = "HAUBERK_INBOUND_PORT", default_value_t = api::names::INBOUND_PORT)]
     pub inbound_port: u16,
     /// Address of the admin server.
+    #[arg(long, env = "HAUBERK_ADMIN", default_value_t = default_admin())]
     pub admin: SocketAddr,
     /// Mark put on the proxy's own connections, where its traffic cannot be told by user.
+    #[arg(long, env = "HAUBERK_SOCKET_MARK", value_name = "NUMBER")]
     pub socket_mark: Option<u32>,
-    /// Connections that may be open at once, inbound and outbound each.
+    /// Connections that may be open at once.
+    #[arg(
+        long,
+        env = "HAUBERK_MAX_CONNECTIONS",
+        default_value_t = 100_000,
+        value_name = "COUNT"
+    )]
     pub max_connections: u32,
     /// How long the operator may take to say what stands behind an address.
+    #[arg(long, env = "HAUBERK_DISCOVERY_TIMEOUT", default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub discovery_timeout: Duration,
     /// What happens to a connection when it does not say so in time.
+    #[arg(long, env = "HAUBERK_ON_DISCOVERY_TIMEOUT", default_value = "refuse")]
     pub on_discovery_timeout: OnDiscoveryTimeout,
     /// A destination without a connection for this long is given up.
+    #[arg(long, env = "HAUBERK_DESTINATION_IDLE", default_value = "10m", value_parser = parse_duration, value_name = "TIME")]
     pub destination_idle: Duration,
     /// How long a connection's first bytes may take before it counts as opaque.
+    #[arg(long, env = "HAUBERK_DETECT_TIMEOUT", default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     pub detect_timeout: Duration,
     /// After SIGTERM, how long connections are still accepted.
+    #[arg(long, env = "HAUBERK_DRAIN_DELAY", default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_delay: Duration,
-    /// After SIGTERM, how long open connections may go on.
+    /// After that, how long open connections may go on.
+    #[arg(long, env = "HAUBERK_DRAIN_TIMEOUT", default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_timeout: Duration,
 }
 
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines of words.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 /// The access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AccessLog {
     /// None.
     Off,
@@ -68,10 +138,180 @@ pub enum AccessLog {
 }
 
 /// What happens to a connection when the operator does not say in time what stands behind its address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnDiscoveryTimeout {
     /// It is refused: it may have needed mutual TLS.
     Refuse,
     /// It is passed on as it is, without mutual TLS.
     Passthrough,
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(2))
+}
+
+fn default_admin() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::UNSPECIFIED, api::names::ADMIN_PORT))
+}
+
+fn parse_workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=64) => Ok(n),
+        _ => Err("use a number from 1 to 64".into()),
+    }
+}
+
+/// Reads a time such as `250ms`, `5s`, `10m` or `1h`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time: write a number and ms, s, m or h, as in 250ms or 5s");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let scale = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(scale)
+        .map(Duration::from_millis)
+        .ok_or_else(wrong)
+}
+
+impl Cli {
+    /// Reads the command line, the environment and the settings file.
+    ///
+    /// # Errors
+    /// When the settings file cannot be read or names something unknown. Bad flags end the process with a message.
+    pub fn read() -> anyhow::Result<Self> {
+        let args: Vec<OsString> = std::env::args_os().collect();
+        let args = match settings_file(&args) {
+            Some(file) => with_file(args, &file)?,
+            None => args,
+        };
+        let matches = Self::command().get_matches_from(args);
+        Ok(Self::from_arg_matches(&matches)?)
+    }
+}
+
+fn settings_file(args: &[OsString]) -> Option<PathBuf> {
+    let mut args = args.iter().filter_map(|a| a.to_str());
+    while let Some(arg) = args.next() {
+        if arg == "--settings" {
+            return args.next().map(PathBuf::from);
+        }
+        if let Some(file) = arg.strip_prefix("--settings=") {
+            return Some(PathBuf::from(file));
+        }
+    }
+    std::env::var_os("HAUBERK_SETTINGS").map(PathBuf::from)
+}
+
+/// Puts the file's values before the flags, where flags win over them, unless the environment has the name.
+fn with_file(args: Vec<OsString>, file: &PathBuf) -> anyhow::Result<Vec<OsString>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("settings file {}", file.display()))?;
+    let run = <Settings as Args>::augment_args(clap::Command::new("run"));
+    let mut before = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let at = || format!("{}:{}", file.display(), number + 1);
+        let Some((name, value)) = line.split_once('=') else {
+            bail!("{}: expected HAUBERK_NAME=value, found {line:?}", at());
+        };
+        let (name, value) = (name.trim(), value.trim());
+        let Some(flag) = run
+            .get_arguments()
+            .find(|a| a.get_env() == Some(name.as_ref()))
+            .and_then(|a| a.get_long())
+        else {
+            bail!(
+                "{}: {name} is not a setting; `hauberk-proxy run --help` lists them",
+                at()
+            );
+        };
+        if std::env::var_os(name).is_none() {
+            before.push(OsString::from(format!("--{flag}={value}")));
+        }
+    }
+    let mut all = args;
+    let flags = all.split_off(all.len().min(2));
+    all.extend(before);
+    all.extend(flags);
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEEDED: &str = "HAUBERK_OPERATOR=https://op:15010\nHAUBERK_OPERATOR_ROOTS=/r\nHAUBERK_TOKEN_FILE=/t\n\
+                          HAUBERK_NAMESPACE=shop\nHAUBERK_POD=web-0\nHAUBERK_SERVICE_ACCOUNT=web\n";
+
+    fn read(file: &str, flags: &[&str]) -> anyhow::Result<Settings> {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), file).unwrap();
+        let args = ["hauberk-proxy", "run"]
+            .iter()
+            .chain(flags)
+            .map(OsString::from)
+            .collect();
+        let args = with_file(args, &path.path().to_path_buf())?;
+        match Cli::try_parse_from(args)?.command {
+            Command::Run(settings) => Ok(*settings),
+            Command::Init(_) => unreachable!("the arguments say run"),
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file = format!("# a comment\n{NEEDED}\nHAUBERK_DRAIN_DELAY=7s\nHAUBERK_WORKERS=3\n");
+        let settings = read(&file, &["--workers", "1"]).unwrap();
+        assert_eq!(
+            (settings.workers, settings.drain_delay),
+            (1, Duration::from_secs(7))
+        );
+        assert_eq!(settings.drain_timeout, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let error = read(&format!("{NEEDED}HAUBERK_COLOUR=red\n"), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(":7") && error.contains("HAUBERK_COLOUR"),
+            "{error}"
+        );
+        let error = read(NEEDED, &["--drain-delay", "soon"]).unwrap_err().to_string();
+        assert!(
+            error.contains("--drain-delay") && error.contains("250ms"),
+            "{error}"
+        );
+        assert!(
+            read(NEEDED, &["--workers", "0"])
+                .unwrap_err()
+                .to_string()
+                .contains("1 to 64")
+        );
+        assert!(
+            read("nonsense", &[])
+                .unwrap_err()
+                .to_string()
+                .contains("HAUBERK_NAME=value")
+        );
+    }
+
+    #[test]
+    fn times_have_a_unit() {
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        for bad in ["", "5", "s", "5 s", "-1s", "99999999999999999999s", "1d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,1 +1,281 @@
-//! worker
+//! One worker: a thread with a current-thread runtime, its own listeners, pool and timers. What workers share is the
+//! configuration snapshot and a handful of atomics per endpoint; no request waits for another worker.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use tokio::time::Instant;
+
+use crate::access_log::AccessLog;
+use crate::balancer::{Pick, Settled};
+use crate::config::Handle;
+use crate::config::snapshot::{Cluster, Endpoint};
+use crate::drain::{Drain, Phase};
+use crate::identity::Identity;
+use crate::listener::{Accepted, Listener};
+use crate::metrics::Metrics;
+use crate::record::Recorder;
+use crate::settings::Settings;
+use crate::upstream::Upstream;
+use crate::{inbound, outbound};
+
+const MAX_LOCAL: usize = 1024;
+const SWEEP: Duration = Duration::from_secs(1);
+/// Pause after the system could not accept (out of file descriptors, say), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What every worker gets a copy of.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Settings of the process.
+    pub settings: Arc<Settings>,
+    /// The configuration.
+    pub config: Handle,
+    /// Certificates.
+    pub identity: Identity,
+    /// The shutdown.
+    pub drain: Drain,
+    /// Makes the recorder of one worker.
+    pub metrics: Arc<Metrics>,
+    /// The access log.
+    pub access_log: AccessLog,
+}
+
+/// What the tasks of one worker share.
+#[derive(Debug)]
+pub struct Worker {
+    /// Settings of the process.
+    pub settings: Arc<Settings>,
+    /// The configuration.
+    pub config: Handle,
+    /// Certificates.
+    pub identity: Identity,
+    /// The shutdown.
+    pub drain: Drain,
+    /// Where records go.
+    pub recorder: Arc<Recorder>,
+    /// The way to endpoints.
+    pub upstream: Rc<Upstream>,
+    /// Chance, for splits, balancers and back-off.
+    pub rng: RefCell<SmallRng>,
+    /// Routes whose servers spoke first, and when that was seen.
+    pub speaks_first: RefCell<HashMap<Arc<str>, Instant>>,
+    /// The application's ports that requests have arrived for.
+    local: RefCell<HashMap<SocketAddr, Arc<Cluster>>>,
+}
+
+/// Runs futures on the worker's own thread: they need not be `Send`.
+#[derive(Debug, Clone, Copy)]
+pub struct Local;
+
+impl<F> hyper::rt::Executor<F> for Local
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+impl Worker {
+    /// A worker's state, with an empty pool.
+    #[must_use]
+    pub fn new(shared: Shared) -> Rc<Self> {
+        let Shared {
+            settings,
+            config,
+            identity,
+            drain,
+            metrics,
+            access_log,
+        } = shared;
+        let upstream = Upstream::new(identity.clone(), settings.socket_mark);
+        Rc::new(Self {
+            settings,
+            config,
+            identity,
+            drain,
+            recorder: Arc::new(Recorder::new(metrics, access_log)),
+            upstream,
+            rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            speaks_first: RefCell::default(),
+            local: RefCell::default(),
+        })
+    }
+
+    /// Tells of what a pick found.
+    pub fn picked(&self, cluster: &Cluster, pick: &Pick) {
+        let address = pick.endpoint.spec.address;
+        if pick.half_opened {
+            self.recorder.metrics().breaker.half_open.inc();
+            tracing::info!(cluster = %cluster.name, endpoint = %address, "breaker half-open: a probe is let through");
+        }
+        if pick.returned {
+            tracing::info!(cluster = %cluster.name, endpoint = %address, "the ejected endpoint returns");
+        }
+    }
+
+    /// Tells of what a result changed.
+    pub fn settled(&self, cluster: &Cluster, endpoint: &Endpoint, settled: Settled) {
+        let Settled { breaker, outlier } = settled;
+        let address = endpoint.spec.address;
+        if let Some(change) = breaker {
+            self.recorder.metrics().breaker.count(change);
+            tracing::info!(cluster = %cluster.name, endpoint = %address, "breaker {change}");
+        }
+        if let Some(event) = outlier {
+            cluster.live.metrics.ejections.inc();
+            tracing::info!(cluster = %cluster.name, endpoint = %address, "{event}");
+        }
+    }
+
+    /// The application's port, as a cluster of one endpoint.
+    #[must_use]
+    pub fn local(&self, address: SocketAddr) -> Arc<Cluster> {
+        let mut local = self.local.borrow_mut();
+        if let Some(cluster) = local.get(&address) {
+            return Arc::clone(cluster);
+        }
+        // Peers choose the ports they dial: what is remembered of them stays bounded.
+        if local.len() >= MAX_LOCAL {
+            local.clear();
+        }
+        let cluster = inbound::local::cluster(address);
+        local.insert(address, Arc::clone(&cluster));
+        cluster
+    }
+}
+
+/// Starts a worker. Its listeners are bound before this returns, so that a taken port stops the start.
+///
+/// # Errors
+/// When a port cannot be bound or the thread cannot be started.
+pub fn start(number: usize, shared: Shared) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    use anyhow::Context as _;
+    let (bound, result) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || run(shared, &bound))
+        .context("starting a worker thread")?;
+    result
+        .recv()
+        .context("a worker ended before it had bound its ports")??;
+    Ok(thread)
+}
+
+fn run(shared: Shared, bound: &std::sync::mpsc::SyncSender<anyhow::Result<()>>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(Default::default())
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = bound.send(Err(error.into()));
+            return;
+        }
+    };
+    runtime.block_on(async move {
+        let listeners = bind(&shared.settings);
+        match listeners {
+            Ok((outbound, inbound)) => {
+                let _ = bound.send(Ok(()));
+                serve(Worker::new(shared), outbound, inbound).await;
+            }
+            Err(error) => {
+                let _ = bound.send(Err(error));
+            }
+        }
+    });
+}
+
+fn bind(settings: &Settings) -> anyhow::Result<(Listener, Listener)> {
+    use anyhow::Context as _;
+    let listener = |port| Listener::bind(port).with_context(|| format!("listening on port {port}"));
+    Ok((
+        listener(settings.outbound_port)?,
+        listener(settings.inbound_port)?,
+    ))
+}
+
+async fn serve(worker: Rc<Worker>, outbound: Listener, inbound: Listener) {
+    let sweeper = tokio::task::spawn_local({
+        let worker = Rc::clone(&worker);
+        async move {
+            let mut tick = tokio::time::interval(SWEEP);
+            loop {
+                tick.tick().await;
+                worker.upstream.sweep();
+            }
+        }
+    });
+    let closing = worker.drain.closing();
+    tokio::pin!(closing);
+    loop {
+        tokio::select! {
+            () = &mut closing => break,
+            accepted = outbound.accept() => take(&worker, accepted, outbound::serve).await,
+            accepted = inbound.accept() => take(&worker, accepted, inbound::serve).await,
+        }
+    }
+    // Sockets close here: what arrives from now on is refused by the kernel. Open connections finish.
+    drop((outbound, inbound));
+    let idle = async {
+        while worker.drain.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(worker.settings.drain_timeout, idle)
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            left = worker.drain.connections(),
+            "the drain timeout passed: connections are cut"
+        );
+    }
+    sweeper.abort();
+}
+
+async fn take<F: Future<Output = ()> + 'static>(
+    worker: &Rc<Worker>,
+    accepted: std::io::Result<Accepted>,
+    serve: impl FnOnce(Rc<Worker>, Accepted) -> F,
+) {
+    match accepted {
+        Ok(accepted) => {
+            let Some(open) = worker.drain.open(worker.settings.max_connections) else {
+                tracing::warn!(
+                    limit = worker.settings.max_connections,
+                    "connection refused: HAUBERK_MAX_CONNECTIONS are open"
+                );
+                return;
+            };
+            let connection = serve(Rc::clone(worker), accepted);
+            tokio::task::spawn_local(async move {
+                connection.await;
+                drop(open);
+            });
+        }
+        Err(error) => {
+            tracing::warn!(%error, "accepting failed; going on");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+impl Worker {
+    /// Whether connections must finish.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.drain.phase() == Phase::Closing
+    }
+}

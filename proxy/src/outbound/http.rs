@@ -1,0 +1,107 @@
+//! One request of the application, from its head to the end of its response. `respond` holds the steps in the order of
+//! ARCHITECTURE.md; each is a call, and each decision is made elsewhere by a function of data.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use tokio::time::Instant;
+
+use super::choice::Choice;
+use super::{Connection, Target};
+use crate::error::Error;
+use crate::io::Io;
+use crate::record::{self, Direction, RecordedBody};
+use crate::route::{self, Facts};
+use crate::tries::{self, App, Sending, Trace};
+use crate::upstream::response::ResponseBody;
+use crate::{message, serve};
+
+/// Serves HTTP/1.1 on a connection of the application. No bound on the time a head takes: only the pod's own application
+/// could keep itself waiting.
+pub async fn serve_http1(connection: Rc<Connection>, io: Io) {
+    let drain = connection.worker.drain.clone();
+    let service = service_fn(move |request| handle(Rc::clone(&connection), App::Http1, request));
+    serve::http1(io, service, None, &drain).await;
+}
+
+/// Serves HTTP/2 on a connection of the application.
+pub async fn serve_http2(connection: Rc<Connection>, io: Io) {
+    let drain = connection.worker.drain.clone();
+    let service = service_fn(move |request| handle(Rc::clone(&connection), App::Http2, request));
+    serve::http2(io, service, &drain).await;
+}
+
+async fn handle(
+    connection: Rc<Connection>,
+    app: App,
+    request: Request<Incoming>,
+) -> Result<Response<RecordedBody<ResponseBody>>, Infallible> {
+    let recorder = &connection.worker.recorder;
+    let protocol = app.protocol(request.headers());
+    let mut record = recorder.start(Direction::Outbound, protocol, connection.peer, connection.dialled);
+    let (parts, body) = request.into_parts();
+    record.describe(&parts);
+    let request = Request::from_parts(parts, body);
+    let answer = respond(&connection, app, request, &mut record).await;
+    Ok(message::told(answer, record))
+}
+
+async fn respond(
+    connection: &Rc<Connection>,
+    app: App,
+    mut request: Request<Incoming>,
+    record: &mut record::Request,
+) -> Result<Response<ResponseBody>, Error> {
+    let worker = &connection.worker;
+    // 1 facts
+    message::check(&request)?;
+    let snapshot = worker.config.load();
+    record.snapshot = snapshot.number;
+    let target = connection.target(&snapshot)?;
+    let tunnel = message::wants_tunnel(&request);
+    // 2 route
+    let choice = match &target {
+        Target::Route(route) => {
+            let decision = route::select(route, &Facts::of(&request), &mut *worker.rng.borrow_mut())?;
+            record.route = Some(Arc::clone(route));
+            record.rule = Some(decision.rule_index);
+            tracing::debug!(dialled = %connection.dialled, why = %decision, "routed");
+            match Choice::of(&decision, &request) {
+                Ok(choice) => choice,
+                Err(own_answer) => return Ok(own_answer.map(|body| ResponseBody::Own(Some(body)))),
+            }
+        }
+        Target::Workload(workload) => Choice::only(&workload.cluster),
+    };
+    record.cluster = Some(Arc::clone(choice.cluster));
+    // 4 filters
+    message::strip_hop_by_hop(request.headers_mut());
+    choice.change_request(&mut request);
+    if let Some(tunnel) = &tunnel {
+        tunnel.restore(request.headers_mut());
+    }
+    // 5 to 8: cluster, balance, upstream, send
+    let upgrade = tunnel.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    let deadline = choice.timeout.map(|time| Instant::now() + time);
+    let sending = Sending {
+        cluster: choice.cluster,
+        retry: choice.retry,
+        deadline,
+        app,
+        tunnel: tunnel.as_ref(),
+        authority: choice.authority.clone(),
+        dialled: connection.dialled,
+    };
+    let mut trace = Trace::default();
+    let answer = tries::send(worker, request, sending, &mut trace).await;
+    record.tries = trace.tries;
+    record.endpoint = trace.endpoint;
+    // 9 respond
+    let mut response = tries::finish(answer?, tunnel.as_ref().zip(upgrade), deadline);
+    choice.change_response(response.headers_mut());
+    Ok(response)
+}

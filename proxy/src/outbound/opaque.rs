@@ -1,0 +1,148 @@
+//! Connections that carry no visible requests: an endpoint is picked when the connection begins, and bytes are relayed.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use api::{MeshProtocol, Protocol};
+use tokio::time::Instant;
+
+use super::{Connection, Target};
+use crate::balancer::{self, Outcome, Pick};
+use crate::config::snapshot::Cluster;
+use crate::error::Error;
+use crate::io::Io;
+use crate::limits::{self, Bound, Permit};
+use crate::record::Direction;
+use crate::route;
+use crate::tcp::{self, RelayCounters, RelayOptions};
+use crate::tries;
+
+/// Endpoints tried before a connection is given up: connecting sends nothing of the application's.
+const TRIES: usize = 3;
+
+/// A connection to an endpoint, with what counts it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The endpoint's side.
+    pub io: Io,
+    cluster: Arc<Cluster>,
+    pick: Pick,
+    _permit: Permit,
+}
+
+/// Opens a connection to an endpoint of the target.
+///
+/// # Errors
+/// When no rule takes the connection, or no endpoint of its cluster can be reached.
+pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -> Result<Box<Opened>, Error> {
+    let worker = &connection.worker;
+    let cluster = match target {
+        Target::Workload(workload) => Arc::clone(&workload.cluster),
+        Target::Route(route) => {
+            Arc::clone(route::select_tcp(route, sni, &mut *worker.rng.borrow_mut())?.cluster)
+        }
+    };
+    let mut tried = Vec::new();
+    loop {
+        let mut pick = balancer::pick(&cluster, &tried, &mut *worker.rng.borrow_mut(), Instant::now())?;
+        let endpoint = Arc::clone(&pick.endpoint);
+        let permit = limits::acquire(&cluster, Bound::Connections)?;
+        let mesh = tries::is_mesh(&cluster, &endpoint)?.then_some(MeshProtocol::Tcp);
+        match worker.upstream.connect(&cluster, &endpoint, mesh).await {
+            Ok(io) => {
+                pick.settle(Outcome::Success, Instant::now());
+                return Ok(Box::new(Opened {
+                    io,
+                    cluster,
+                    pick,
+                    _permit: permit,
+                }));
+            }
+            Err(error) => {
+                pick.settle(Outcome::of_error(&error), Instant::now());
+                tried.push(endpoint.live.id);
+                if tried.len() >= TRIES || tried.len() >= cluster.endpoints.len() || !error.is_unsent() {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Serves one connection to a target, to its end.
+pub async fn serve(
+    connection: &Rc<Connection>,
+    io: Io,
+    target: &Target,
+    sni: Option<String>,
+    opened: Option<Box<Opened>>,
+) {
+    let protocol = if sni.is_some() {
+        Protocol::Tls
+    } else {
+        Protocol::Tcp
+    };
+    let recorder = &connection.worker.recorder;
+    let mut record = recorder.start(Direction::Outbound, protocol, connection.peer, connection.dialled);
+    if let Target::Route(route) = target {
+        record.route = Some(Arc::clone(route));
+    }
+    let opened = match opened {
+        Some(opened) => Ok(opened),
+        None => open(connection, target, sni.as_deref()).await,
+    };
+    if let Some(name) = &sni {
+        record.named(name);
+    }
+    match opened {
+        Ok(opened) => {
+            let Opened {
+                io: upstream,
+                cluster,
+                pick,
+                _permit,
+            } = *opened;
+            record.cluster = Some(Arc::clone(&cluster));
+            record.endpoint = Some(Arc::clone(&pick.endpoint));
+            let timeouts = cluster.spec.timeouts;
+            let options = RelayOptions {
+                idle_timeout: timeouts.tcp_idle,
+                max_duration: timeouts.max_connection,
+            };
+            record.relayed(tcp::relay(io, upstream, options, &RelayCounters::default()).await);
+            drop(pick);
+        }
+        // Nothing can be said in an unknown protocol: the connection breaks off.
+        Err(error) => {
+            io.abort();
+            record.fail(error);
+        }
+    }
+}
+
+/// Passes a connection on to where it was meant to go.
+pub async fn passthrough(connection: &Rc<Connection>, io: Io) {
+    let recorder = &connection.worker.recorder;
+    let record = recorder.start(
+        Direction::Outbound,
+        Protocol::Tcp,
+        connection.peer,
+        connection.dialled,
+    );
+    let dialling = connection.worker.upstream.dial(connection.dialled, None);
+    let dialled = tokio::time::timeout(api::limits::CONNECT_TIMEOUT, dialling)
+        .await
+        .unwrap_or(Err(Error::ConnectTimeout {
+            endpoint: connection.dialled,
+        }));
+    match dialled {
+        Ok(upstream) => {
+            let counters = RelayCounters::default();
+            record.relayed(tcp::relay(io, Io::from(upstream), RelayOptions::default(), &counters).await);
+        }
+        Err(error) => {
+            io.abort();
+            record.fail(error);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! HTTP servers as this proxy runs them on connections it has taken over: bounds against floods and oversized heads, and
+//! the graceful end.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use crate::drain::Drain;
+use crate::io::Io;
+use crate::worker::Local;
+
+/// Largest head of an HTTP/1.1 message, and largest header list of HTTP/2, in bytes.
+const MAX_HEAD: usize = 64 << 10;
+const MAX_HEADER_LIST: u32 = 64 << 10;
+const MAX_HEADERS: usize = 200;
+const MAX_STREAMS: u32 = 1000;
+/// Streams that a peer may reset before they are handled (the rapid-reset flood), and errors it may provoke.
+const MAX_PENDING_RESETS: usize = 100;
+const MAX_ERROR_RESETS: usize = 256;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const MAX_FRAME: u32 = 64 << 10;
+const MAX_SEND_BUFFER: usize = 256 << 10;
+/// A peer that answers no PING for `PING_TIMEOUT` is gone, whatever TCP says.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Serves HTTP/1.1 until the connection ends; when the proxy is closing, until the request under way has its answer.
+/// `head_timeout` bounds the wait for a whole head, and with it the idle time between two requests.
+pub async fn http1<S, B>(io: Io, service: S, head_timeout: Option<Duration>, drain: &Drain)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Failure>,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
+        .half_close(true)
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.closing() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    log(ended);
+}
+
+/// Serves HTTP/2 until the connection ends; when the proxy is closing, until the streams under way have ended.
+pub async fn http2<S, B>(io: Io, service: S, drain: &Drain)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Failure>,
+{
+    let connection = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .enable_connect_protocol()
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.closing() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    log(ended);
+}
+
+fn log(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "downstream connection ended");
+    }
+}

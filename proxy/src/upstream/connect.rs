@@ -1,0 +1,98 @@
+//! Connecting to an endpoint: TCP, and mutual TLS with the identity expected there.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use api::{Keepalive, MeshProtocol, SpiffeId};
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::Upstream;
+use crate::config::snapshot::{Cluster, Endpoint};
+use crate::error::Error;
+use crate::io::Io;
+
+impl Upstream {
+    /// A new connection to an endpoint of a cluster, within the cluster's connect timeout.
+    ///
+    /// # Errors
+    /// When TCP or TLS fail, or take too long.
+    pub async fn connect(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        mesh: Option<MeshProtocol>,
+    ) -> Result<Io, Error> {
+        let address = endpoint.spec.address;
+        let connecting = async {
+            let tcp = self.dial(address, cluster.spec.keepalive).await?;
+            match (mesh, &endpoint.spec.identity) {
+                (None, _) => Ok(Io::from(tcp)),
+                (Some(protocol), Some(identity)) => self.secure(tcp, identity, address, protocol).await,
+                (Some(_), None) => Err(Error::NotMeshed { endpoint: address }),
+            }
+        };
+        tokio::time::timeout(cluster.spec.connect_timeout, connecting)
+            .await
+            .unwrap_or(Err(Error::ConnectTimeout { endpoint: address }))
+    }
+
+    async fn secure(
+        &self,
+        tcp: TcpStream,
+        identity: &SpiffeId,
+        address: SocketAddr,
+        protocol: MeshProtocol,
+    ) -> Result<Io, Error> {
+        let tls = self
+            .identity
+            .connect(Io::from(tcp), identity, address, protocol)
+            .await?;
+        Ok(Io::from(tls))
+    }
+
+    /// A plain TCP connection, marked as the proxy's own.
+    ///
+    /// # Errors
+    /// When the system refuses it.
+    pub async fn dial(&self, address: SocketAddr, keepalive: Option<Keepalive>) -> Result<TcpStream, Error> {
+        let failed = |source: io::Error| Error::Connect {
+            endpoint: address,
+            source: Arc::new(source),
+        };
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }
+        .map_err(failed)?;
+        if let Some(mark) = self.socket_mark {
+            SockRef::from(&socket).set_mark(mark).map_err(failed)?;
+        }
+        socket.set_nodelay(true).map_err(failed)?;
+        if let Some(keepalive) = keepalive {
+            set_keepalive(&socket, keepalive).map_err(failed)?;
+        }
+        socket.connect(address).await.map_err(failed)
+    }
+}
+
+fn set_keepalive(socket: &TcpSocket, keepalive: Keepalive) -> io::Result<()> {
+    let Keepalive {
+        probes,
+        time,
+        interval,
+    } = keepalive;
+    let mut params = socket2::TcpKeepalive::new();
+    if let Some(probes) = probes {
+        params = params.with_retries(probes.get());
+    }
+    if let Some(time) = time {
+        params = params.with_time(time);
+    }
+    if let Some(interval) = interval {
+        params = params.with_interval(interval);
+    }
+    SockRef::from(socket).set_tcp_keepalive(&params)
+}

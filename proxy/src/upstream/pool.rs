@@ -1,0 +1,365 @@
+//! One worker's connections to endpoints. HTTP/1.1 connections carry one request at a time and wait here between two;
+//! HTTP/2 connections stay here and are shared. The key is the endpoint's live state, which survives configuration
+//! pushes: a push closes nothing.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Wire;
+use super::body::RequestBody;
+use crate::config::snapshot::{Cluster, Endpoint};
+use crate::error::Error;
+use crate::live::EndpointLive;
+
+/// Streams that one HTTP/2 connection carries before another is opened: the least that servers should allow
+/// (RFC 9113, 6.5.2), and what our own inbound side allows.
+const STREAMS_OF_APPLICATIONS: u32 = 100;
+const STREAMS_OF_PROXIES: u32 = 1000;
+
+/// One worker's connections.
+#[derive(Debug, Default)]
+pub struct Pool {
+    lanes: RefCell<HashMap<Key, Rc<Lane>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    endpoint: u64,
+    wire: Wire,
+}
+
+/// The connections to one endpoint that carry requests in one way.
+#[derive(Debug)]
+pub(super) struct Lane {
+    wire: Wire,
+    endpoint: Arc<EndpointLive>,
+    idle: RefCell<Vec<Http1>>,
+    shared: RefCell<Vec<Http2>>,
+    /// One connection is being opened for everyone who waits.
+    opening: Cell<bool>,
+    opened: Notify,
+    /// Number of the latest opening, and how it failed if it did: who waited for it fails with it, not one by one.
+    openings: Cell<u64>,
+    failure: RefCell<Option<(u64, Error)>>,
+}
+
+/// A connection's bounds and history.
+#[derive(Debug)]
+pub(super) struct History {
+    opened: Instant,
+    max_age: Option<Duration>,
+    max_idle: Option<Duration>,
+    max_uses: u32,
+    uses: Cell<u32>,
+    last_use: Cell<Instant>,
+}
+
+impl History {
+    fn new(cluster: &Cluster) -> Self {
+        let now = Instant::now();
+        Self {
+            opened: now,
+            max_age: cluster.spec.timeouts.max_connection,
+            max_idle: cluster.spec.timeouts.http_idle,
+            max_uses: cluster
+                .spec
+                .limits
+                .max_requests_per_connection
+                .map_or(u32::MAX, std::num::NonZero::get),
+            uses: Cell::new(0),
+            last_use: Cell::new(now),
+        }
+    }
+
+    fn is_spent(&self, now: Instant) -> bool {
+        self.uses.get() >= self.max_uses || self.max_age.is_some_and(|max| now - self.opened >= max)
+    }
+
+    fn is_stale(&self, now: Instant) -> bool {
+        self.is_spent(now) || self.max_idle.is_some_and(|max| now - self.last_use.get() >= max)
+    }
+}
+
+#[derive(Debug)]
+struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    history: Rc<History>,
+    /// As the server announced in `Keep-Alive`, less a margin for the way there.
+    announced: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
+struct Http2 {
+    sender: http2::SendRequest<RequestBody>,
+    history: Rc<History>,
+    active: Rc<Cell<u32>>,
+}
+
+/// What a lane has for a request.
+pub(super) enum Found {
+    /// A connection.
+    Lease(Lease),
+    /// Nothing: open one, and tell the lane.
+    Open,
+    /// Nothing, but one is being opened.
+    Wait,
+}
+
+/// The right to send one request on a connection. Given back when the response has ended; dropped before, an HTTP/1.1
+/// connection closes, and an HTTP/2 stream is reset.
+#[derive(Debug)]
+pub struct Lease {
+    pub(super) sender: Sender,
+    lane: Rc<Lane>,
+    /// Not its connection's first request: the server may just be closing it.
+    pub reused: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Sender {
+    Http1 {
+        sender: http1::SendRequest<RequestBody>,
+        history: Rc<History>,
+    },
+    Http2 {
+        sender: http2::SendRequest<RequestBody>,
+        active: ActiveStream,
+    },
+}
+
+/// Counts one stream of a shared connection.
+#[derive(Debug)]
+pub(super) struct ActiveStream(Rc<Cell<u32>>, Rc<History>);
+
+impl Drop for ActiveStream {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+        self.1.last_use.set(Instant::now());
+    }
+}
+
+impl Pool {
+    pub(super) fn lane(&self, endpoint: &Endpoint, wire: Wire) -> Rc<Lane> {
+        let key = Key {
+            endpoint: endpoint.live.id,
+            wire,
+        };
+        if let Some(lane) = self.lanes.borrow().get(&key) {
+            return Rc::clone(lane);
+        }
+        let lane = Rc::new(Lane {
+            wire,
+            endpoint: Arc::clone(&endpoint.live),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: Cell::new(false),
+            opened: Notify::new(),
+            openings: Cell::new(0),
+            failure: RefCell::new(None),
+        });
+        self.lanes.borrow_mut().insert(key, Rc::clone(&lane));
+        lane
+    }
+
+    pub(super) fn sweep(&self) {
+        let now = Instant::now();
+        self.lanes.borrow_mut().retain(|_, lane| {
+            lane.sweep(now);
+            // Others hold the lane while a request is under way or a connection is being opened.
+            Rc::strong_count(lane) > 1 || !lane.idle.borrow().is_empty() || !lane.shared.borrow().is_empty()
+        });
+    }
+}
+
+impl Lane {
+    pub(super) fn find(self: &Rc<Self>) -> Found {
+        if self.wire.is_http2() {
+            self.find_shared()
+        } else {
+            self.find_idle()
+        }
+    }
+
+    fn find_idle(self: &Rc<Self>) -> Found {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        let mut at = idle.len();
+        while at > 0 {
+            at -= 1;
+            let connection = &idle[at];
+            let quiet = now - connection.history.last_use.get();
+            let expired = connection.announced.is_some_and(|limit| quiet >= limit);
+            if connection.sender.is_closed() || expired || connection.history.is_stale(now) {
+                idle.swap_remove(at);
+            } else if connection.sender.is_ready() {
+                let Http1 {
+                    sender,
+                    history,
+                    announced: _,
+                } = idle.swap_remove(at);
+                return Found::Lease(self.lease_http1(sender, history, true));
+            }
+            // Not ready: its last response has ended, but its task has not seen that yet.
+        }
+        Found::Open
+    }
+
+    fn find_shared(self: &Rc<Self>) -> Found {
+        let now = Instant::now();
+        let limit = if self.wire.mesh().is_some() {
+            STREAMS_OF_PROXIES
+        } else {
+            STREAMS_OF_APPLICATIONS
+        };
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|c| !c.sender.is_closed() && !c.history.is_spent(now));
+        if let Some(connection) = shared.iter().find(|c| c.active.get() < limit) {
+            return Found::Lease(self.lease_http2(connection, true));
+        }
+        if self.opening.get() {
+            Found::Wait
+        } else {
+            Found::Open
+        }
+    }
+
+    fn lease_http1(
+        self: &Rc<Self>,
+        sender: http1::SendRequest<RequestBody>,
+        history: Rc<History>,
+        reused: bool,
+    ) -> Lease {
+        history.uses.set(history.uses.get() + 1);
+        Lease {
+            sender: Sender::Http1 { sender, history },
+            lane: Rc::clone(self),
+            reused,
+        }
+    }
+
+    fn lease_http2(self: &Rc<Self>, connection: &Http2, reused: bool) -> Lease {
+        connection.history.uses.set(connection.history.uses.get() + 1);
+        connection.active.set(connection.active.get() + 1);
+        let active = ActiveStream(Rc::clone(&connection.active), Rc::clone(&connection.history));
+        let sender = Sender::Http2 {
+            sender: connection.sender.clone(),
+            active,
+        };
+        Lease {
+            sender,
+            lane: Rc::clone(self),
+            reused,
+        }
+    }
+
+    pub(super) fn add_http1(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        sender: http1::SendRequest<RequestBody>,
+    ) -> Lease {
+        self.lease_http1(sender, Rc::new(History::new(cluster)), false)
+    }
+
+    pub(super) fn add_http2(
+        self: &Rc<Self>,
+        cluster: &Cluster,
+        sender: http2::SendRequest<RequestBody>,
+    ) -> Lease {
+        let connection = Http2 {
+            sender,
+            history: Rc::new(History::new(cluster)),
+            active: Rc::new(Cell::new(0)),
+        };
+        let lease = self.lease_http2(&connection, false);
+        self.shared.borrow_mut().push(connection);
+        lease
+    }
+
+    /// Marks that one connection is being opened; the mark goes, and waiters look again, when the guard is dropped.
+    pub(super) fn opening(self: &Rc<Self>) -> Opening {
+        self.opening.set(true);
+        self.openings.set(self.openings.get() + 1);
+        Opening(Rc::clone(self))
+    }
+
+    /// Waits until the connection that is being opened is there.
+    ///
+    /// # Errors
+    /// When it failed.
+    pub(super) async fn wait(&self) -> Result<(), Error> {
+        let number = self.openings.get();
+        self.opened.notified().await;
+        match &*self.failure.borrow() {
+            Some((failed, error)) if *failed == number => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn sweep(&self, now: Instant) {
+        let retired = self.endpoint.retired.load(Ordering::Relaxed);
+        self.idle.borrow_mut().retain(|c| {
+            let quiet = now - c.history.last_use.get();
+            let expired = c.announced.is_some_and(|limit| quiet >= limit);
+            !(retired || c.sender.is_closed() || expired || c.history.is_stale(now))
+        });
+        self.shared.borrow_mut().retain(|c| {
+            let unused = c.active.get() == 0;
+            !(c.sender.is_closed() || unused && (retired || c.history.is_stale(now)))
+        });
+    }
+}
+
+/// See [`Lane::opening`].
+#[derive(Debug)]
+pub(super) struct Opening(Rc<Lane>);
+
+impl Opening {
+    pub(super) fn failed(&self, error: Error) {
+        *self.0.failure.borrow_mut() = Some((self.0.openings.get(), error));
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.set(false);
+        self.0.opened.notify_waiters();
+    }
+}
+
+impl Lease {
+    /// The response has ended well: the connection may carry another request. `announced` is the idle time of the
+    /// server's `Keep-Alive` header.
+    pub fn give_back(self, announced: Option<Duration>) {
+        let Self {
+            sender,
+            lane,
+            reused: _,
+        } = self;
+        match sender {
+            Sender::Http1 { sender, history } => {
+                let now = Instant::now();
+                let retired = lane.endpoint.retired.load(Ordering::Relaxed);
+                if retired || sender.is_closed() || history.is_spent(now) {
+                    return;
+                }
+                history.last_use.set(now);
+                // A second less than announced: what is sent at the last moment arrives too late.
+                let announced = announced.map(|limit| limit.saturating_sub(Duration::from_secs(1)));
+                lane.idle.borrow_mut().push(Http1 {
+                    sender,
+                    history,
+                    announced,
+                });
+            }
+            Sender::Http2 { sender: _, active } => drop(active),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One request to one endpoint: find or open a connection, send, and say exactly what became of it.
+
+use std::error::Error as _;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::body::RequestBody;
+use super::pool::{Found, Lane, Lease, Sender};
+use super::{Upstream, Wire};
+use crate::config::snapshot::{Cluster, Endpoint};
+use crate::error::Error;
+use crate::limits::{self, Bound, Permit};
+use crate::worker::Local;
+
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const MAX_FRAME: u32 = 64 << 10;
+const MAX_HEADER_LIST: u32 = 64 << 10;
+const MAX_HEADERS: usize = 200;
+/// A peer that answers no PING for `PING_TIMEOUT` is gone, whatever TCP says.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A try that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// What happened.
+    pub error: Error,
+    /// The request, when it was handed back whole.
+    pub request: Option<Box<Request<RequestBody>>>,
+    /// It was sent on a connection that had carried a request before.
+    pub reused: bool,
+}
+
+impl Upstream {
+    /// Finds or opens a connection to an endpoint.
+    ///
+    /// # Errors
+    /// When no connection comes about, or the cluster has as many as it may.
+    pub async fn lease(
+        self: &Rc<Self>,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        wire: Wire,
+    ) -> Result<Lease, Error> {
+        let lane = self.pool.lane(endpoint, wire);
+        let mut pending = None;
+        loop {
+            match lane.find() {
+                Found::Lease(lease) => return Ok(lease),
+                Found::Wait => {
+                    pending = pending
+                        .map_or_else(|| limits::acquire(cluster, Bound::Pending), Ok)
+                        .map(Some)?;
+                    lane.wait().await?;
+                }
+                Found::Open => {
+                    let _pending = pending.map_or_else(|| limits::acquire(cluster, Bound::Pending), Ok)?;
+                    // Only shared connections are worth waiting for.
+                    let opening = wire.is_http2().then(|| lane.opening());
+                    let opened = self.open(&lane, cluster, endpoint, wire).await;
+                    if let (Err(error), Some(opening)) = (&opened, &opening) {
+                        opening.failed(error.clone());
+                    }
+                    return opened;
+                }
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        lane: &Rc<Lane>,
+        cluster: &Arc<Cluster>,
+        endpoint: &Endpoint,
+        wire: Wire,
+    ) -> Result<Lease, Error> {
+        let permit = limits::acquire(cluster, Bound::Connections)?;
+        let io = TokioIo::new(self.connect(cluster, endpoint, wire.mesh()).await?);
+        let address = endpoint.spec.address;
+        if wire.is_http2() {
+            Ok(lane.add_http2(cluster, open_http2(io, permit, address).await?))
+        } else {
+            Ok(lane.add_http1(cluster, open_http1(io, permit, address).await?))
+        }
+    }
+}
+
+async fn open_http1(
+    io: TokioIo<crate::io::Io>,
+    permit: Permit,
+    endpoint: SocketAddr,
+) -> Result<http1::SendRequest<RequestBody>, Error> {
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .handshake(io)
+        .await
+        .map_err(|e| Error::Reset {
+            endpoint,
+            source: Arc::new(e),
+        })?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%endpoint, %error, "upstream connection ended");
+        }
+        drop(permit);
+    });
+    Ok(sender)
+}
+
+async fn open_http2(
+    io: TokioIo<crate::io::Io>,
+    permit: Permit,
+    endpoint: SocketAddr,
+) -> Result<http2::SendRequest<RequestBody>, Error> {
+    let (sender, connection) = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .handshake(io)
+        .await
+        .map_err(|e| Error::Reset {
+            endpoint,
+            source: Arc::new(e),
+        })?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%endpoint, %error, "upstream connection ended");
+        }
+        drop(permit);
+    });
+    Ok(sender)
+}
+
+impl Lease {
+    /// Sends a request; gives the head of the response.
+    ///
+    /// # Errors
+    /// What became of the request, as exactly as can be known.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        endpoint: SocketAddr,
+    ) -> Result<Response<Incoming>, Failed> {
+        let answer = match &mut self.sender {
+            Sender::Http1 { sender, .. } => sender.try_send_request(request).await,
+            Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
+        };
+        answer.map_err(|mut e| {
+            let request = e.take_message().map(Box::new);
+            let error = match &request {
+                Some(_) => Error::NotSent { endpoint },
+                None => classify(e.into_error(), endpoint),
+            };
+            Failed {
+                error,
+                request,
+                reused: self.reused,
+            }
+        })
+    }
+}
+
+/// Tells a stream that was not processed (RFC 9113, 8.7) from one that may have been.
+fn classify(error: hyper::Error, endpoint: SocketAddr) -> Error {
+    let h2 = error
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>());
+    let unprocessed = h2.is_some_and(|e| {
+        let refused = e.is_reset() && e.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // A GOAWAY reaches only those streams that its last id says were not processed.
+        let left_out = e.is_go_away() && e.is_remote() && e.reason() == Some(h2::Reason::NO_ERROR);
+        refused || left_out
+    });
+    if unprocessed {
+        return Error::RefusedStream { endpoint };
+    }
+    if error.is_user() || error.source().is_some_and(|s| s.is::<hyper::Error>()) {
+        // Reading the request's own body failed.
+        return Error::Downstream {
+            source: Arc::new(error),
+        };
+    }
+    Error::Reset {
+        endpoint,
+        source: Arc::new(error),
+    }
+}

@@ -1,0 +1,149 @@
+//! The shop: who is in it, and the manifests that the stories apply.
+
+use std::time::Duration;
+
+use tests::lab::{Builder, Lab, PortSpec, ServiceSpec, Workload};
+
+use crate::tell::Teller;
+
+/// Tells the manifest that the stories edit from those that the lab keeps for pods and services.
+pub(crate) const REVIEWS: &str = "reviews-traffic";
+
+/// What the database-like service says first.
+pub(crate) const GREETING: &str = "220 stock ready";
+
+pub(crate) fn builder() -> Builder {
+    Lab::builder()
+        .client("web")
+        .outsider("legacy")
+        .service(
+            ServiceSpec::http("reviews")
+                .version("v1", 1)
+                .workload(Workload::new("v2", 2)),
+        )
+        .service(ServiceSpec::grpc("ledger").version("v1", 1))
+        .service(
+            ServiceSpec::new("stock")
+                .port(PortSpec::greeting(5432, GREETING).named("db"))
+                .version("v1", 1),
+        )
+        .manifest(REVIEWS, &traffic(90, 10))
+}
+
+/// The split of `reviews`, retries for what its endpoints fail with, and a breaker for each of them.
+pub(crate) fn traffic(v1: u32, v2: u32) -> String {
+    format!(
+        "apiVersion: hauberk.dev/v1alpha1
+kind: VirtualService
+metadata: {{ name: reviews, namespace: shop }}
+spec:
+  hosts: [reviews]
+  http:
+    - name: split
+      route:
+        - destination: {{ host: reviews, subset: v1 }}
+          weight: {v1}
+        - destination: {{ host: reviews, subset: v2 }}
+          weight: {v2}
+      retries: {{ attempts: 2, retryOn: 'gateway-error,connect-failure,refused-stream,reset' }}
+---
+apiVersion: hauberk.dev/v1alpha1
+kind: DestinationRule
+metadata: {{ name: reviews, namespace: shop }}
+spec:
+  host: reviews
+  trafficPolicy:
+    circuitBreaker: {{ failureThreshold: 3, recoveryTimeout: 1s, halfOpenRequests: 1 }}
+  subsets:
+    - {{ name: v1, labels: {{ version: v1 }} }}
+    - {{ name: v2, labels: {{ version: v2 }} }}
+"
+    )
+}
+
+pub(crate) const STRICT: &str = "apiVersion: hauberk.dev/v1alpha1
+kind: PeerAuthentication
+metadata: { name: reviews, namespace: shop }
+spec:
+  selector: { matchLabels: { app: reviews } }
+  mtls: { mode: STRICT }
+";
+
+pub(crate) fn describe(lab: &Lab, teller: &mut Teller) {
+    teller.note("the shop, each pod a network namespace of this machine:");
+    for service in ["reviews", "ledger", "stock"] {
+        let pods: Vec<String> = lab
+            .pods_of(service)
+            .iter()
+            .map(|pod| format!("{pod} {}", lab.pod(pod).ip()))
+            .collect();
+        teller.note(&format!(
+            "  {:<8} {:<22} {}",
+            service,
+            lab.service(service).authority(),
+            pods.join(", ")
+        ));
+    }
+    teller.note(&format!(
+        "  web      a client in the mesh    {}",
+        lab.pod("web").ip()
+    ));
+    teller.note(&format!(
+        "  legacy   a pod outside the mesh  {}",
+        lab.pod("legacy").ip()
+    ));
+}
+
+/// Leaves the shop running until it is interrupted.
+pub(crate) async fn keep(lab: &Lab, teller: &mut Teller) -> anyhow::Result<()> {
+    let hub = std::process::id();
+    let manifest = lab.manifest_path(REVIEWS);
+    let load = lab
+        .load(
+            "web",
+            tests::load::Plan::get("http://reviews:8080/")
+                .connections(2)
+                .rate(20.0),
+        )
+        .await?;
+    let enter = format!("nsenter -t {hub} -U -n --preserve-credentials");
+    let enter = if nix::unistd::geteuid().is_root() {
+        format!("nsenter -t {hub} -n")
+    } else {
+        enter
+    };
+    let web = lab.pod("web").ip();
+    teller.note("");
+    teller.note("The shop goes on; `web` calls reviews 20 times a second. Ctrl-C ends it.");
+    teller.note(&format!("edit     {}", manifest.display()));
+    teller.note(&format!("watch    {enter} curl -s http://{web}:15020/clusters"));
+    teller.note(&format!("         {enter} curl -s http://{web}:15020/metrics"));
+    teller.note(&format!("         {enter} curl -s http://10.77.0.2:15020/status"));
+    teller.note(&format!("logs     {}", lab.dir().display()));
+    let mut seen = 0;
+    loop {
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                break;
+            }
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        let report = load.so_far();
+        let versions: Vec<String> = report
+            .versions()
+            .iter()
+            .map(|(v, n)| format!("{v} {n}"))
+            .collect();
+        if report.total() > seen {
+            seen = report.total();
+            teller.step(&format!(
+                "{seen} calls, {} failed: {}",
+                report.errors(),
+                versions.join(", ")
+            ));
+        }
+    }
+    teller.note("ending the shop");
+    Ok(())
+}
