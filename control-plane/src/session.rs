@@ -1,1 +1,154 @@
-//! session
+//! The operator's gRPC server: `Identity.Sign` and `Config.Stream`, over TLS 1.3 with the authority's certificate. Every
+//! call proves itself with a join token. Whatever one client sends, the server and all other sessions live on.
+
+mod accept;
+mod decode;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::limits::MAX_MESSAGE_SIZE;
+use api::proto;
+use api::proto::config_server::{Config, ConfigServer};
+use api::proto::identity_server::{Identity, IdentityServer};
+use tokio::net::TcpListener;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::authority::{Authority, Claims, Refused, ServerIdentity};
+use crate::metrics::SessionMetrics;
+use crate::push::{HubHandle, OutboxStream};
+
+/// Streams on one connection: a proxy needs one for configuration and now and then one for a certificate.
+const MAX_STREAMS: u32 = 32;
+/// Bytes of one request's headers.
+const MAX_HEADERS: u32 = 16 << 10;
+/// A connection that does not answer a ping in time is dead.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_ANSWER: Duration = Duration::from_secs(10);
+
+/// What the server serves with.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Verifies tokens and signs certificates.
+    pub authority: Arc<Authority>,
+    /// Has what proxies ask for.
+    pub hub: HubHandle,
+    /// Counts.
+    pub metrics: SessionMetrics,
+}
+
+impl Server {
+    /// Serves until `stop`; then waits for the connections to close.
+    ///
+    /// # Errors
+    /// When the server cannot go on; what single clients do is no such reason.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        identity: Arc<ServerIdentity>,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let connections = accept::accept(listener, accept::tls(identity), self.metrics.clone());
+        let config = ConfigServer::new(self.clone())
+            .max_decoding_message_size(MAX_MESSAGE_SIZE)
+            .max_encoding_message_size(MAX_MESSAGE_SIZE);
+        // A request for a certificate is small.
+        let identity = IdentityServer::new(self).max_decoding_message_size(64 << 10);
+        tonic::transport::Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_max_header_list_size(MAX_HEADERS)
+            .http2_keepalive_interval(Some(PING_EVERY))
+            .http2_keepalive_timeout(Some(PING_ANSWER))
+            .add_service(config)
+            .add_service(identity)
+            .serve_with_incoming_shutdown(connections, stop)
+            .await?;
+        Ok(())
+    }
+
+    fn bearer(&self, metadata: &MetadataMap) -> Result<Claims, Status> {
+        let claims =
+            token(metadata).and_then(|token| self.authority.verify(token).map_err(|e| e.to_string()));
+        claims.map_err(|reason| {
+            self.metrics.refused_tokens.inc();
+            tracing::warn!(reason, "refused a call");
+            Status::unauthenticated(reason)
+        })
+    }
+}
+
+fn token(metadata: &MetadataMap) -> Result<&str, String> {
+    let header = metadata
+        .get("authorization")
+        .ok_or("authorization: is missing; send \"Bearer <join token>\"")?;
+    let text = header
+        .to_str()
+        .map_err(|_| "authorization: has characters that no token has")?;
+    Ok(text
+        .strip_prefix("Bearer ")
+        .ok_or("authorization: must be \"Bearer <join token>\"")?)
+}
+
+#[tonic::async_trait]
+impl Identity for Server {
+    async fn sign(
+        &self,
+        request: Request<proto::SignRequest>,
+    ) -> Result<Response<proto::SignResponse>, Status> {
+        let claims = self.bearer(request.metadata())?;
+        let proto::SignRequest { csr } = request.into_inner();
+        match self.authority.sign(&claims, &csr) {
+            Ok(signed) => {
+                tracing::info!(namespace = %claims.namespace, pod = %claims.pod, "signed a certificate");
+                Ok(Response::new(proto::SignResponse {
+                    chain: signed.chain,
+                    trust_bundle: Some(signed.bundle.into()),
+                }))
+            }
+            Err(refused) => {
+                tracing::warn!(
+                    namespace = %claims.namespace, pod = %claims.pod, reason = %refused,
+                    "refused to sign a certificate"
+                );
+                Err(match &refused {
+                    Refused::Unreadable(_) | Refused::Signature | Refused::Identity(_) => {
+                        Status::invalid_argument(refused.to_string())
+                    }
+                    Refused::Names { .. } => Status::permission_denied(refused.to_string()),
+                    Refused::RootExpired => Status::failed_precondition(refused.to_string()),
+                    Refused::Signing(_) => Status::internal(refused.to_string()),
+                })
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Config for Server {
+    type StreamStream = OutboxStream;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<proto::ProxyMessage>>,
+    ) -> Result<Response<OutboxStream>, Status> {
+        let claims = self.bearer(request.metadata())?;
+        let outbox = self.hub.outbox();
+        let session = stream::run(
+            claims,
+            request.into_inner(),
+            outbox.clone(),
+            self.hub.clone(),
+            self.metrics.clone(),
+        );
+        // Answered before the greeting is read: a client may wait for the answer before it speaks.
+        tokio::spawn(session);
+        Ok(Response::new(OutboxStream(outbox)))
+    }
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
