@@ -1,0 +1,157 @@
+//! Tests of the layers: which value wins, and how a wrong one is refused.
+
+use super::*;
+
+const RUN: [&str; 5] = ["run", "--config-dir", "/config", "--state-dir", "/state"];
+
+fn read(args: &[&str], env: &[(&str, &str)]) -> Result<Command, SettingsError> {
+    let args = std::iter::once("hauberk-control-plane").chain(args.iter().copied());
+    read_from(args.map(OsString::from), |name| {
+        env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
+    })
+}
+
+fn run_settings(args: &[&str], env: &[(&str, &str)]) -> Run {
+    match read(args, env).unwrap() {
+        Command::Run(run) => *run,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file_and_that_over_the_default() {
+    let file = file("listen: 127.0.0.1:1\nadmin: 127.0.0.1:1\nlog: debug\n");
+    let mut args = RUN.to_vec();
+    args.extend([
+        "--settings",
+        file.path().to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:3",
+    ]);
+    let env = [
+        ("HAUBERK_LISTEN", "127.0.0.1:2"),
+        ("HAUBERK_ADMIN", "127.0.0.1:2"),
+        ("RUST_LOG", "trace"),
+    ];
+    let run = run_settings(&args, &env);
+    assert_eq!(run.listen, "127.0.0.1:3".parse().unwrap());
+    assert_eq!(run.admin, "127.0.0.1:2".parse().unwrap());
+    assert_eq!(run.log, "debug");
+    assert_eq!(run.authority.trust_domain, "cluster.local");
+    assert_eq!(run.authority.lifetime, Duration::from_secs(86400));
+}
+
+#[test]
+fn rust_log_counts_where_nothing_of_ours_is_said() {
+    assert_eq!(run_settings(&RUN, &[("RUST_LOG", "warn")]).log, "warn");
+    let both = [("RUST_LOG", "warn"), ("HAUBERK_LOG", "error")];
+    assert_eq!(run_settings(&RUN, &both).log, "error");
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_its_name_its_origin_and_the_remedy() {
+    let file = file("certificate-lifetime: 24\n");
+    let path = file.path().to_str().unwrap();
+    for (flags, env, says) in [
+        (
+            vec!["--listen", "here"],
+            vec![],
+            vec!["listen", "\"here\"", "the flag", "0.0.0.0:15010"],
+        ),
+        (
+            vec![],
+            vec![("HAUBERK_LOG_FORMAT", "xml")],
+            vec!["log-format", "HAUBERK_LOG_FORMAT", "`json`"],
+        ),
+        (
+            vec!["--settings", path],
+            vec![],
+            vec!["certificate-lifetime", "\"24\"", path, "`24h`"],
+        ),
+        (vec!["--source", "etcd"], vec![], vec!["source", "`directory`"]),
+        (vec!["--log", "a=b=c"], vec![], vec!["log", "filter"]),
+    ] {
+        let mut args = RUN.to_vec();
+        args.extend(flags);
+        let error = read(&args, &env).unwrap_err().to_string();
+        for part in says {
+            assert!(error.contains(part), "{part} is missing in: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_must_be_said_is_asked_for_by_every_name_it_has() {
+    let error = read(&["run", "--config-dir", "/c"], &[]).unwrap_err().to_string();
+    for part in ["--state-dir", "HAUBERK_STATE_DIR", "`state-dir`"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_settings_file_with_an_unknown_key_or_shape_is_refused() {
+    for (text, says) in [
+        ("listn: 1\n", "listn"),
+        ("listen: [1]\n", "one value"),
+        ("- a\n", "settings file"),
+    ] {
+        let file = file(text);
+        let mut args = RUN.to_vec();
+        args.extend(["--settings", file.path().to_str().unwrap()]);
+        let error = read(&args, &[]).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn the_other_commands_read_their_own_settings() {
+    let token = read(
+        &[
+            "token",
+            "--state-dir",
+            "/s",
+            "--namespace",
+            "shop",
+            "--service-account",
+            "web",
+            "--pod",
+            "web-0",
+        ],
+        &[("HAUBERK_LIFETIME", "10m")],
+    );
+    let Ok(Command::Token(token)) = token else {
+        panic!("{token:?}")
+    };
+    assert_eq!(
+        (token.namespace.as_str(), token.lifetime),
+        ("shop", Duration::from_secs(600))
+    );
+    let status = read(&["status", "--admin", "127.0.0.1:15020", "--json"], &[]).unwrap();
+    assert!(matches!(
+        status,
+        Command::Status(Status {
+            output: Format::Json,
+            ..
+        })
+    ));
+    assert!(matches!(
+        read(&["rotate-root", "--state-dir", "/s"], &[]).unwrap(),
+        Command::RotateRoot(_)
+    ));
+}
+
+#[test]
+fn names_are_unique_and_the_documentation_has_them_all() {
+    let text = documentation();
+    let mut names = std::collections::BTreeSet::new();
+    for setting in &TABLE {
+        assert!(names.insert(setting.name), "{} is there twice", setting.name);
+        assert!(text.contains(&format!("`{}`", setting.env())));
+    }
+}
