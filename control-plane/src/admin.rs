@@ -1,1 +1,154 @@
-//! admin
+//! The operator's view of itself over HTTP: health, metrics, status, and what single proxies have. Read only, and served
+//! apart from the proxies' port, so that it answers also while the operator is still starting.
+
+mod client;
+mod health;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::authority::Authority;
+use crate::metrics::Metrics;
+use crate::push::HubHandle;
+use crate::status::{self, FileProblem, ObjectFacts, Status};
+
+pub use client::status as ask_status;
+pub use health::{Dependency, Disk, Health, Process, Standing};
+
+/// What the source has to say of itself.
+#[derive(Debug, Clone, Default)]
+pub struct SourceReport {
+    /// Whether everything has been read once.
+    pub loaded: bool,
+    /// When something changed last.
+    pub changed: Option<Instant>,
+    /// Files that could not be read as objects.
+    pub problems: Vec<FileProblem>,
+}
+
+/// What the admin server shows.
+#[derive(Debug)]
+pub struct Admin {
+    /// Proxies and what they have.
+    pub hub: HubHandle,
+    /// The authority.
+    pub authority: Arc<Authority>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The source.
+    pub source: watch::Receiver<SourceReport>,
+    /// When the operator started.
+    pub started: Instant,
+}
+
+impl Admin {
+    /// Serves until `stop`.
+    ///
+    /// # Errors
+    /// When the server cannot go on.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        axum::serve(listener, router(Arc::new(self)))
+            .with_graceful_shutdown(stop)
+            .await
+    }
+
+    async fn status(&self) -> Option<Status> {
+        let view = self.hub.view().await?;
+        let objects: Vec<ObjectFacts> = facts(&view.world);
+        let files = self.source.borrow().problems.clone();
+        Some(status::board(objects, files, view))
+    }
+}
+
+fn facts(_world: &crate::state::World) -> Vec<ObjectFacts> {
+    Vec::new()
+}
+
+fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/health", get(health))
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/status", get(mesh_status))
+        .route("/proxies/{namespace}/{pod}", get(proxy))
+        .with_state(admin)
+}
+
+async fn index() -> &'static str {
+    "/health                     how the operator is\n\
+     /health/live                200 while it works\n\
+     /health/ready               200 once it serves proxies\n\
+     /metrics                    OpenMetrics\n\
+     /status                     every object and every proxy\n\
+     /proxies/<namespace>/<pod>  what one proxy has, in full\n"
+}
+
+async fn health(State(admin): State<Arc<Admin>>) -> Json<Health> {
+    Json(health::examine(&admin).await)
+}
+
+async fn live(State(admin): State<Arc<Admin>>) -> Response {
+    let health = health::examine(&admin).await;
+    answer(health.live(), health)
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    let health = health::examine(&admin).await;
+    answer(health.ready(), health)
+}
+
+fn answer(good: bool, health: Health) -> Response {
+    let code = if good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (code, Json(health)).into_response()
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let process = health::process();
+    admin.metrics.process.cpu_seconds.set(process.cpu_seconds);
+    let resident = i64::try_from(process.resident_bytes).unwrap_or(i64::MAX);
+    admin.metrics.process.resident_bytes.set(resident);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], admin.metrics.text()).into_response()
+}
+
+async fn mesh_status(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.status().await {
+        Some(status) => Json(status).into_response(),
+        None => stopping(),
+    }
+}
+
+async fn proxy(State(admin): State<Arc<Admin>>, Path((namespace, pod)): Path<(String, String)>) -> Response {
+    match admin.hub.proxy(&namespace, &pod).await {
+        Some(detail) => Json(detail).into_response(),
+        None => {
+            let text = format!("no proxy of pod {namespace}/{pod} is connected\n");
+            (StatusCode::NOT_FOUND, text).into_response()
+        }
+    }
+}
+
+fn stopping() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the operator is shutting down\n").into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! How the operator is: its process, its disk, and each part it depends on. Examined anew for each question.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::Admin;
+
+/// A hub that takes longer than this for one event does not work any more.
+const HUB: Duration = Duration::from_secs(5);
+/// Below this the state directory's disk is as good as full.
+const LOW_DISK: u64 = 16 << 20;
+/// A root that ends within this time must be rotated now.
+const ROOT_ENDS: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// As it should be.
+    Ok,
+    /// Works, but someone should look.
+    Degraded,
+    /// Not there yet.
+    Starting,
+    /// Does not work.
+    Failing,
+}
+
+/// How the operator is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// The worst of all.
+    pub status: Standing,
+    /// Time since the start.
+    pub uptime_seconds: u64,
+    /// What the process costs.
+    pub process: Process,
+    /// The disk of the state directory.
+    pub disk: Option<Disk>,
+    /// What the operator depends on.
+    pub dependencies: Vec<Dependency>,
+}
+
+/// What the process costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Processor time since the start.
+    pub cpu_seconds: f64,
+    /// Memory in use.
+    pub resident_bytes: u64,
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// A directory on it.
+    pub path: String,
+    /// What is free of it.
+    pub free_bytes: u64,
+}
+
+/// A part that the operator depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub status: Standing,
+    /// What there is to say.
+    pub detail: String,
+    /// How long it took to answer.
+    pub latency_ms: Option<f64>,
+    /// Time since it changed last.
+    pub last_change_seconds: Option<u64>,
+}
+
+impl Dependency {
+    fn new(name: &str, status: Standing, detail: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            status,
+            detail,
+            latency_ms: None,
+            last_change_seconds: None,
+        }
+    }
+}
+
+impl Health {
+    /// Whether the process works; one that does not is best started anew.
+    #[must_use]
+    pub fn live(&self) -> bool {
+        let hub = self.dependencies.iter().find(|d| d.name == "hub");
+        hub.is_some_and(|hub| hub.status != Standing::Failing)
+    }
+
+    /// Whether it can serve proxies.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.status <= Standing::Degraded
+    }
+}
+
+pub(crate) async fn examine(admin: &Admin) -> Health {
+    let disk = disk(admin.authority.state_dir());
+    let dependencies = vec![
+        source(admin),
+        authority(admin),
+        hub(admin).await,
+        state_dir(admin, disk.as_ref()),
+    ];
+    let worst = dependencies.iter().map(|d| d.status).max();
+    Health {
+        status: worst.unwrap_or(Standing::Ok),
+        uptime_seconds: admin.started.elapsed().as_secs(),
+        process: process(),
+        disk,
+        dependencies,
+    }
+}
+
+fn source(admin: &Admin) -> Dependency {
+    let report = admin.source.borrow().clone();
+    let (status, detail) = match (report.loaded, report.problems.len()) {
+        (false, _) => (Standing::Starting, "not everything has been read yet".to_owned()),
+        (true, 0) => (Standing::Ok, "everything is read".to_owned()),
+        (true, n) => (
+            Standing::Degraded,
+            format!("{n} files cannot be read as objects; /status lists them"),
+        ),
+    };
+    Dependency {
+        last_change_seconds: report.changed.map(|at| at.elapsed().as_secs()),
+        ..Dependency::new("source", status, detail)
+    }
+}
+
+fn authority(admin: &Admin) -> Dependency {
+    let health = admin.authority.health();
+    let left = health.expires.duration_since(SystemTime::now());
+    let (status, detail) = match left {
+        Err(_) => (
+            Standing::Failing,
+            "the root has expired: rotate it with `rotate-root`".to_owned(),
+        ),
+        Ok(left) => {
+            let days = left.as_secs() / 86400;
+            let status = if left < ROOT_ENDS {
+                Standing::Degraded
+            } else {
+                Standing::Ok
+            };
+            let roots = health.roots;
+            (
+                status,
+                format!("roots in the bundle: {roots}; the one that signs ends in {days} days"),
+            )
+        }
+    };
+    Dependency::new("authority", status, detail)
+}
+
+async fn hub(admin: &Admin) -> Dependency {
+    match tokio::time::timeout(HUB, admin.hub.ping()).await {
+        Ok(Some(latency)) => {
+            let proxies = admin.metrics.push.sessions.get();
+            Dependency {
+                latency_ms: Some(latency.as_secs_f64() * 1e3),
+                ..Dependency::new("hub", Standing::Ok, format!("connected proxies: {proxies}"))
+            }
+        }
+        Ok(None) => Dependency::new("hub", Standing::Failing, "has stopped".to_owned()),
+        Err(_) => Dependency::new(
+            "hub",
+            Standing::Failing,
+            format!("has not answered for {} s", HUB.as_secs()),
+        ),
+    }
+}
+
+fn state_dir(admin: &Admin, disk: Option<&Disk>) -> Dependency {
+    let path = admin.authority.state_dir().display();
+    let (status, detail) = match disk {
+        None => (Standing::Degraded, format!("{path} cannot be examined")),
+        Some(disk) if disk.free_bytes < LOW_DISK => {
+            (Standing::Degraded, format!("the disk of {path} is nearly full"))
+        }
+        Some(_) => (Standing::Ok, format!("{path} is there")),
+    };
+    Dependency::new("state-dir", status, detail)
+}
+
+fn disk(path: &Path) -> Option<Disk> {
+    let stat = nix::sys::statvfs::statvfs(path).ok()?;
+    Some(Disk {
+        path: path.display().to_string(),
+        free_bytes: stat.blocks_available().saturating_mul(stat.fragment_size()),
+    })
+}
+
+/// What the process costs, as the kernel counts it; zeros where there is no /proc.
+pub(crate) fn process() -> Process {
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    Process {
+        cpu_seconds: cpu_seconds(&read("/proc/self/stat")).unwrap_or_default(),
+        resident_bytes: resident_bytes(&read("/proc/self/status")).unwrap_or_default(),
+    }
+}
+
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    // Of the interface to user space: fixed, whatever the kernel's own tick.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    // The name of the process may hold anything, so the fields are counted from the parenthesis that ends it.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u32>().ok().map(f64::from);
+    Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_lines_are_read_whatever_the_process_is_called() {
+        let stat = "77 (a) b (c)) S 1 77 77 0 -1 4194560 900 0 3 0 250 50 0 0 20 0 3 0 4711 12345 25";
+        assert_eq!(cpu_seconds(stat), Some(3.0));
+        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    1024 kB\n"), Some(1 << 20));
+        for bad in ["", "x", "1 (a", "1 (a) S 1 2", "VmRSS: many kB"] {
+            assert_eq!((cpu_seconds(bad), resident_bytes(bad)), (None, None), "{bad}");
+        }
+    }
+
+    #[test]
+    fn this_process_uses_memory_and_this_disk_is_there() {
+        assert!(process().resident_bytes > 0);
+        assert!(disk(Path::new("/")).is_some());
+    }
+}
