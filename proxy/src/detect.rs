@@ -203,7 +203,7 @@ mod tests {
             Just(PREFACE.to_vec()),
             Just(b"\x16\x03\x01\x02\x00\x01".to_vec()),
         ];
-        let printable = proptest::collection::vec(prop_oneof![Just(b' '), Just(b'/'), b'A'..b'Z'], 0..40);
+        let printable = proptest::collection::vec(prop_oneof![Just(b' '), Just(b'/'), b'A'..=b'Z'], 0..40);
         let other = proptest::collection::vec(any::<u8>(), 0..40);
         (start, any::<prop::sample::Index>(), prop_oneof![printable, other]).prop_map(|(start, cut, tail)| {
             let cut = cut.index(start.len() + 1);
