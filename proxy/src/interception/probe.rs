@@ -80,6 +80,10 @@ pub(crate) fn outbound(plan: &Plan, v6: bool, uid: u32) -> Result<Verified, Inte
 /// The original destination of the connection, or in words what happened instead.
 fn dial_and_accept(listener: &Socket, target: SocketAddr, v6: bool) -> Result<SocketAddr, String> {
     let dialler = Socket::new(domain(v6), Type::STREAM, Some(Protocol::TCP)).map_err(|e| e.to_string())?;
+    // Ends by a reset: a connection in TIME-WAIT could keep the proxy from listening on this port.
+    dialler
+        .set_linger(Some(Duration::ZERO))
+        .map_err(|e| e.to_string())?;
     dialler
         .connect_timeout(&SockAddr::from(target), LIMIT)
         .map_err(|error| format!("the connection was not established: {error}"))?;

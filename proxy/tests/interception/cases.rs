@@ -6,9 +6,8 @@ use std::{
     process::Command,
 };
 
+use crate::pod::{self, FAR, FAR_V6, POD, POD_V6, Pod, dial, dial_by, ip, printed};
 use proxy::interception::{Backend, InitArgs, InterceptionError, Report, Verified, run};
-
-use crate::pod::{FAR, FAR_V6, POD, POD_V6, Pod, dial, dial_by, ip, printed};
 
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -166,6 +165,10 @@ fn redirects(pod: &Pod, backend: Backend) {
     assert_eq!(
         verified(&report),
         [dialled("192.0.2.1:9"), dialled("[2001:db8::1]:9")]
+    );
+    assert!(
+        pod::is_free(15_001),
+        "the probe leaves the port as free as it was"
     );
     pod.start_listeners();
     outbound_dials(pod);

@@ -172,6 +172,14 @@ pub(crate) fn dial(target: &str, mark: Option<u32>) -> String {
     attempt().unwrap_or_else(|error| format!("{:?}", error.kind()))
 }
 
+/// Whether one can listen there even without asking for the reuse of the port.
+pub(crate) fn is_free(port: u16) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::new("0.0.0.0".parse().unwrap(), port).into())
+        .is_ok()
+}
+
 /// Dials as another user, from a process of its own.
 pub(crate) fn dial_by(uid: u32, target: &str) -> String {
     let exe = std::env::current_exe().unwrap();
