@@ -8,6 +8,8 @@ mod client;
 pub mod operator;
 pub mod snapshot;
 mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod usage;
 
 use std::net::SocketAddr;

@@ -259,16 +259,9 @@ fn tls_error(endpoint: SocketAddr, error: &rustls::Error) -> Error {
 }
 
 fn io_error(endpoint: SocketAddr, error: io::Error) -> Error {
-    let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(tls) => Error::Tls {
-            endpoint,
-            source: Arc::new(io::Error::new(error.kind(), Explained(tls).to_string())),
-        },
-        None => Error::Tls {
-            endpoint,
-            source: Arc::new(error),
-        },
+    Error::Tls {
+        endpoint,
+        source: Arc::new(verify::explain(error)),
     }
 }
 

@@ -127,7 +127,7 @@ impl Dialler {
             let attempt = async {
                 let stream = self.connect(address).await?;
                 let name = ServerName::IpAddress(address.ip().into());
-                connector.connect(name, stream).await
+                connector.connect(name, stream).await.map_err(verify::explain)
             };
             match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
                 Ok(Ok(stream)) => return Ok(stream),

@@ -170,12 +170,6 @@ impl Store {
         self.settle(change)
     }
 
-    /// Connections open to destinations that are wanted.
-    #[cfg(test)]
-    pub(crate) fn wanted(&self) -> usize {
-        self.usage.len()
-    }
-
     fn make_room(&mut self, now: Instant, change: &mut Change) -> bool {
         let oldest = self
             .usage

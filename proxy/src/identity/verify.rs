@@ -3,6 +3,7 @@
 //! operator.
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -301,7 +302,10 @@ fn chain_error(error: webpki::Error) -> rustls::Error {
     let error = match error {
         webpki::Error::CertExpired { .. } => CertificateError::Expired,
         webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
-        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
+        // A root of the same name but another key: the mesh of another cluster, or one from before it was set up anew.
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            CertificateError::UnknownIssuer
+        }
         webpki::Error::BadDer | webpki::Error::BadDerTime | webpki::Error::TrailingData(_) => {
             CertificateError::BadEncoding
         }
@@ -312,6 +316,14 @@ fn chain_error(error: webpki::Error) -> rustls::Error {
 
 pub(crate) fn peer_error(error: BadPeer) -> rustls::Error {
     rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+}
+
+/// An error of a handshake in words, where it is one of TLS.
+pub(crate) fn explain(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        Some(tls) => io::Error::new(error.kind(), Explained(tls).to_string()),
+        None => error,
+    }
 }
 
 /// What a handshake said, in words for whoever reads the access log.
