@@ -99,7 +99,8 @@ pub struct Lab {
 #[derive(Debug)]
 struct Member {
     service: Option<String>,
-    apps: Vec<Process>,
+    apps: Mutex<Vec<Arc<Process>>>,
+    spec: PodSpec,
     proxy: Option<Proxy>,
     pod: Pod,
     facts: Mutex<PodFacts>,

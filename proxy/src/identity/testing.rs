@@ -59,7 +59,11 @@ impl Ca {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![uri(id.as_str())];
         change(&mut params);
-        params.signed_by(key, &self.issuer).expect("a certificate").der().clone()
+        params
+            .signed_by(key, &self.issuer)
+            .expect("a certificate")
+            .der()
+            .clone()
     }
 
     pub(crate) fn certificate(&self, id: &SpiffeId) -> Certificate {

@@ -94,7 +94,10 @@ async fn a_peer_that_is_not_who_is_expected_gets_no_byte() {
     let (web, ratings) = (ca.identity(&id("web")), ca.identity(&id("ratings")));
     let (client, server) = handshake(&web, &ratings, &id("reviews"), MeshProtocol::Http2).await;
     let client = reason(client);
-    assert!(client.contains("sa/ratings, but spiffe://cluster.local/ns/shop/sa/reviews"), "{client}");
+    assert!(
+        client.contains("sa/ratings, but spiffe://cluster.local/ns/shop/sa/reviews"),
+        "{client}"
+    );
     assert!(client.contains(ENDPOINT), "{client}");
     // The handshake itself failed, so the other side never had a connection to read from.
     let server = reason(server);
@@ -163,7 +166,10 @@ async fn names_other_than_one_spiffe_identity_are_refused() {
     let ca = Ca::new();
     let web = ca.identity(&id("web"));
     let reviews = id("reviews");
-    let two = vec![uri(reviews.as_str()), uri("spiffe://cluster.local/ns/shop/sa/admin")];
+    let two = vec![
+        uri(reviews.as_str()),
+        uri("spiffe://cluster.local/ns/shop/sa/admin"),
+    ];
     let cases = [
         (two, "2 URI names"),
         (vec![], "0 URI names"),
@@ -188,7 +194,10 @@ async fn a_caller_of_another_trust_domain_is_refused_even_under_our_root() {
     let mut config = ClientConfig::clone(&caller.client(&id("reviews")).expect("builds"));
     config.alpn_protocols = vec![MeshProtocol::Tcp.alpn().to_vec()];
     let server = reason(accept_from(config, &ca.identity(&id("reviews"))).await);
-    assert!(server.contains("not of the trust domain cluster.local"), "{server}");
+    assert!(
+        server.contains("not of the trust domain cluster.local"),
+        "{server}"
+    );
 }
 
 fn without_certificate(ca: &Ca, alpn: &[&[u8]]) -> ClientConfig {
@@ -218,13 +227,21 @@ async fn a_caller_without_certificate_or_mesh_protocol_is_refused() {
 async fn garbage_instead_of_tls_is_an_error_that_says_so() {
     let ca = Ca::new();
     let this = ca.identity(&id("reviews"));
-    for garbage in [&b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n"[..], &[0; 64], &[0xff; 64], b"\x16\x03\x01"] {
+    for garbage in [
+        &b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n"[..],
+        &[0; 64],
+        &[0xff; 64],
+        b"\x16\x03\x01",
+    ] {
         let (mut near, far) = duplex(1024);
         near.write_all(garbage).await.expect("writes");
         drop(near);
         let accepted = this.accept(far, CALLER.parse().expect("an address")).await;
         let text = reason(accepted);
-        assert!(text.contains("TLS") && text.contains(CALLER), "{garbage:?}: {text}");
+        assert!(
+            text.contains("TLS") && text.contains(CALLER),
+            "{garbage:?}: {text}"
+        );
 
         let (mut near, far) = duplex(1024);
         near.write_all(garbage).await.expect("writes");
@@ -257,7 +274,11 @@ async fn without_certificate_nothing_is_dialled_or_accepted_until_one_comes() {
     let (client, _) = {
         let (near, _far) = duplex(1024);
         let endpoint = ENDPOINT.parse().expect("an address");
-        (this.connect(near, &id("reviews"), endpoint, MeshProtocol::Tcp).await, ())
+        (
+            this.connect(near, &id("reviews"), endpoint, MeshProtocol::Tcp)
+                .await,
+            (),
+        )
     };
     assert!(matches!(client, Err(Error::NoCertificate)));
     let waiting = tokio::spawn({
@@ -343,7 +364,11 @@ fn a_signed_certificate_is_taken_only_if_it_is_for_this_key_and_identity() {
     let cases = [
         (vec![ca.sign(&key, &id("web"), |_| {})], ca.bundle(), ""),
         (vec![], ca.bundle(), "no certificate"),
-        (vec![ca.sign(&key, &id("admin"), |_| {})], ca.bundle(), "sa/admin, but"),
+        (
+            vec![ca.sign(&key, &id("admin"), |_| {})],
+            ca.bundle(),
+            "sa/admin, but",
+        ),
         (
             vec![ca.sign(&elses_key, &id("web"), |_| {})],
             ca.bundle(),
@@ -366,7 +391,10 @@ fn a_signed_certificate_is_taken_only_if_it_is_for_this_key_and_identity() {
             Ok(_) => assert_eq!(expected, "", "it was taken"),
             Err(error) => {
                 let text = error.to_string();
-                assert!(!expected.is_empty() && text.contains(expected), "{expected}: {text}");
+                assert!(
+                    !expected.is_empty() && text.contains(expected),
+                    "{expected}: {text}"
+                );
             }
         }
     }
@@ -376,7 +404,10 @@ fn a_signed_certificate_is_taken_only_if_it_is_for_this_key_and_identity() {
 fn roots_that_are_no_certificates_are_named() {
     let bad = TrustBundle {
         trust_domain: TRUST_DOMAIN.to_owned(),
-        roots: vec![Ca::new().bundle().roots[0].clone(), bytes::Bytes::from_static(b"no root")],
+        roots: vec![
+            Ca::new().bundle().roots[0].clone(),
+            bytes::Bytes::from_static(b"no root"),
+        ],
     };
     let error = check_roots(&bad).expect_err("refused").to_string();
     assert!(error.starts_with("roots: certificate 1 "), "{error}");

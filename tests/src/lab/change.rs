@@ -28,6 +28,11 @@ impl Lab {
         self.folder.delete(&format!("user-{name}"))
     }
 
+    /// The file of a manifest of the user's.
+    pub fn manifest_path(&self, name: &str) -> anyhow::Result<std::path::PathBuf> {
+        self.folder.path(&format!("user-{name}"))
+    }
+
     /// Says in the endpoint slices that a pod is ready, or not.
     pub fn endpoint_ready(&self, pod: &str, ready: bool) -> anyhow::Result<()> {
         self.set_endpoint(
@@ -92,11 +97,11 @@ impl Lab {
         if member.service.is_some() {
             self.endpoint_terminating(name)?;
         }
+        let apps = lock(&member.apps).clone();
         let proxy = member.proxy.as_ref().and_then(|proxy| proxy.process().ok());
-        let running: Vec<&Process> = member
-            .apps
-            .iter()
-            .chain(proxy.as_deref())
+        let running: Vec<Arc<Process>> = apps
+            .into_iter()
+            .chain(proxy)
             .filter(|process| process.ended().is_none())
             .collect();
         for process in &running {
@@ -114,13 +119,13 @@ impl Lab {
         if let Some(proxy) = &member.proxy {
             proxy.kill();
         }
-        member.apps.iter().for_each(Process::kill);
+        lock(&member.apps).iter().for_each(|app| app.kill());
         self.forget(name)
     }
 
     /// The programs of a pod: `http`, `grpc`, `tcp` by their control; use [`proxy`](Lab::proxy) for the proxy.
     pub fn kill_apps(&self, pod: &str) {
-        self.member(pod).apps.iter().for_each(Process::kill);
+        lock(&self.member(pod).apps).iter().for_each(|app| app.kill());
     }
 
     /// Writes a service's endpoint slices.

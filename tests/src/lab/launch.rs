@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -162,11 +162,21 @@ impl Lab {
             Member {
                 service,
                 pod,
-                apps,
+                apps: Mutex::new(apps),
+                spec,
                 proxy,
                 facts: Mutex::new(facts),
             },
         );
+        Ok(())
+    }
+
+    /// Starts a pod's applications anew, after [`Lab::kill_apps`].
+    pub async fn restart_apps(&self, pod: &str) -> anyhow::Result<()> {
+        let member = self.member(pod);
+        lock(&member.apps).clear();
+        let apps = start_apps(&member.pod, &member.spec).await?;
+        *lock(&member.apps) = apps;
         Ok(())
     }
 
@@ -210,7 +220,7 @@ impl Lab {
 }
 
 /// Starts what answers on the pod's ports and waits until it listens.
-async fn start_apps(pod: &Pod, spec: &PodSpec) -> anyhow::Result<Vec<Process>> {
+async fn start_apps(pod: &Pod, spec: &PodSpec) -> anyhow::Result<Vec<Arc<Process>>> {
     let mut apps = Vec::new();
     let of = |wanted: &dyn Fn(&App) -> bool| -> Vec<u16> {
         spec.ports
@@ -221,11 +231,15 @@ async fn start_apps(pod: &Pod, spec: &PodSpec) -> anyhow::Result<Vec<Process>> {
     };
     let http = of(&|app| *app == App::Http);
     if !http.is_empty() {
-        apps.push(start_app(pod, spec, "http", &http, CONTROL_PORT, &[]).await?);
+        apps.push(Arc::new(
+            start_app(pod, spec, "http", &http, CONTROL_PORT, &[]).await?,
+        ));
     }
     let grpc = of(&|app| *app == App::Grpc);
     if !grpc.is_empty() {
-        apps.push(start_app(pod, spec, "grpc", &grpc, GRPC_CONTROL_PORT, &[]).await?);
+        apps.push(Arc::new(
+            start_app(pod, spec, "grpc", &grpc, GRPC_CONTROL_PORT, &[]).await?,
+        ));
     }
     let tcp = |port: &&super::spec::PortSpec| matches!(port.app, App::Greeting(_) | App::Silent);
     for (index, port) in spec.ports.iter().filter(tcp).enumerate() {
@@ -236,7 +250,9 @@ async fn start_apps(pod: &Pod, spec: &PodSpec) -> anyhow::Result<Vec<Process>> {
         };
         // One control port for the first: a pod with two such ports is rare, and its second needs no control.
         let control = if index == 0 { TCP_CONTROL_PORT } else { 0 };
-        apps.push(start_app(pod, spec, "tcp", &[port.target], control, &mode).await?);
+        apps.push(Arc::new(
+            start_app(pod, spec, "tcp", &[port.target], control, &mode).await?,
+        ));
     }
     Ok(apps)
 }

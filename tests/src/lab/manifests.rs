@@ -70,7 +70,7 @@ impl Folder {
         std::fs::remove_file(&target).with_context(|| format!("there is no manifest {name} to delete"))
     }
 
-    fn path(&self, name: &str) -> anyhow::Result<PathBuf> {
+    pub(super) fn path(&self, name: &str) -> anyhow::Result<PathBuf> {
         if name.is_empty() || name.starts_with('.') || name.contains('/') {
             bail!("{name:?} is not a manifest name: use letters, digits, dots and dashes");
         }

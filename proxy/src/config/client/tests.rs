@@ -33,7 +33,11 @@ fn inbound(policy: api::TlsPolicy) -> proto::Resource {
 }
 
 fn shown(subscriptions: &[proto::Subscription]) -> Vec<(String, u64)> {
-    let name = |s: &proto::Subscription| ResourceName::try_from(s.name.clone()).expect("a name").to_string();
+    let name = |s: &proto::Subscription| {
+        ResourceName::try_from(s.name.clone())
+            .expect("a name")
+            .to_string()
+    };
     subscriptions.iter().map(|s| (name(s), s.known_version)).collect()
 }
 
@@ -72,7 +76,10 @@ async fn it_says_who_it_is_and_asks_for_what_every_proxy_needs() {
     }
     session.greet().await;
     let all = shown(&session.subscriptions().await);
-    let roots = [("inbound/self".to_owned(), 0), ("trust_bundle/mesh".to_owned(), 0)];
+    let roots = [
+        ("inbound/self".to_owned(), 0),
+        ("trust_bundle/mesh".to_owned(), 0),
+    ];
     assert_eq!(all, roots);
 
     assert!(!handle.is_ready());
@@ -125,7 +132,11 @@ async fn connections_that_dial_one_address_at_once_ask_once() {
     assert_eq!(metrics.config.discoveries.get(), 4);
     let again = handle.discover(address()).await.expect("known");
     assert_eq!(again.number, handle.load().number);
-    assert_eq!(metrics.config.discoveries.get(), 4, "what is known costs no question");
+    assert_eq!(
+        metrics.config.discoveries.get(),
+        4,
+        "what is known costs no question"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +167,11 @@ async fn a_new_stream_begins_with_the_versions_held_and_what_was_asked_meanwhile
     });
     let mut session = operator.session().await;
     assert!(matches!(session.next().await, FromProxy::Hello(_)));
-    assert_eq!(handle.load().number, before.number, "the last configuration stays");
+    assert_eq!(
+        handle.load().number,
+        before.number,
+        "the last configuration stays"
+    );
     session.greet().await;
     let mut all = shown(&session.subscriptions().await);
     if all.len() == 2 {
@@ -169,10 +184,18 @@ async fn a_new_stream_begins_with_the_versions_held_and_what_was_asked_meanwhile
         ("trust_bundle/mesh".to_owned(), 0),
     ];
     assert_eq!(all, expected);
-    session.update(vec![destination(api::Destination::Passthrough)]).await;
+    session
+        .update(vec![destination(api::Destination::Passthrough)])
+        .await;
     let snapshot = asking.await.expect("runs").expect("an answer");
-    assert_eq!(snapshot.inbound.as_deref().map(|i| i.policy), Some(api::TlsPolicy::Permissive));
-    assert_eq!((metrics.config.reconnects.get(), handle.link().reconnects), (1, 1));
+    assert_eq!(
+        snapshot.inbound.as_deref().map(|i| i.policy),
+        Some(api::TlsPolicy::Permissive)
+    );
+    assert_eq!(
+        (metrics.config.reconnects.get(), handle.link().reconnects),
+        (1, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +221,13 @@ async fn a_bad_resource_is_refused_with_its_reason_and_the_last_good_one_stays()
     assert_eq!(policy, Some(api::TlsPolicy::Strict));
     let view = handle.view().await.expect("it runs");
     let shown = view.iter().find(|v| v.kind == "inbound").expect("held");
-    assert!(shown.detail.as_ref().is_some_and(|d| d.contains("inbound.policy")), "{shown:?}");
+    assert!(
+        shown
+            .detail
+            .as_ref()
+            .is_some_and(|d| d.contains("inbound.policy")),
+        "{shown:?}"
+    );
     let text = metrics.encode().expect("encodes");
     for line in [
         "hauberk_config_nacks_total{kind=\"inbound\"} 1",
@@ -245,7 +274,11 @@ async fn nonsense_ends_the_stream_but_never_the_proxy() {
 
     let (mut session, _) = operator.welcome().await;
     let policy = handle.load().inbound.as_deref().map(|i| i.policy);
-    assert_eq!(policy, Some(api::TlsPolicy::Strict), "the last good configuration stays");
+    assert_eq!(
+        policy,
+        Some(api::TlsPolicy::Strict),
+        "the last good configuration stays"
+    );
     session.update(vec![inbound(api::TlsPolicy::Permissive)]).await;
     assert_eq!(acked(&mut session).await, "inbound/self");
     let policy = handle.load().inbound.as_deref().map(|i| i.policy);
@@ -259,7 +292,9 @@ async fn what_no_connection_uses_is_unsubscribed_and_what_one_uses_is_not() {
     let (mut session, _) = operator.welcome().await;
     let (snapshot, ()) = tokio::join!(handle.discover(address()), async {
         session.subscriptions().await;
-        session.update(vec![destination(api::Destination::Passthrough)]).await;
+        session
+            .update(vec![destination(api::Destination::Passthrough)])
+            .await;
     });
     let snapshot = snapshot.expect("an answer");
     assert_eq!(acked(&mut session).await, "destination/10.96.0.1:80");
@@ -275,7 +310,10 @@ async fn what_no_connection_uses_is_unsubscribed_and_what_one_uses_is_not() {
         other => panic!("{other:?}"),
     }
     let after = released_at.elapsed();
-    assert!(after >= DESTINATION_IDLE && after <= DESTINATION_IDLE * 5 / 4, "{after:?}");
+    assert!(
+        after >= DESTINATION_IDLE && after <= DESTINATION_IDLE * 5 / 4,
+        "{after:?}"
+    );
     assert!(answer(&handle).is_none());
 }
 
@@ -287,8 +325,16 @@ async fn it_comes_back_in_its_own_time_when_the_operator_refuses_every_stream() 
         drop(operator.session().await);
     }
     // The bounds of the delays add up to 72.7 s; an operator that refuses is not asked without pause either.
-    assert!(started.elapsed() > Duration::from_secs(1), "{:?}", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(73), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() > Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(73),
+        "{:?}",
+        started.elapsed()
+    );
     let (_session, _) = operator.welcome().await;
     crate::config::testing::eventually("connected", || handle.link().connected).await;
     assert!(metrics.config.reconnects.get() >= 12);

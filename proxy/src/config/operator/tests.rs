@@ -115,8 +115,13 @@ async fn a_bad_address_is_named_before_anything_is_dialled() {
         ("", "is not a URL"),
     ] {
         settings.operator = operator.to_owned();
-        let error = channel(&settings, watch::channel(None).1).expect_err("refused").to_string();
-        assert!(error.contains(expected) && error.contains("operator"), "{operator}: {error}");
+        let error = channel(&settings, watch::channel(None).1)
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains(expected) && error.contains("operator"),
+            "{operator}: {error}"
+        );
     }
 }
 
@@ -131,6 +136,8 @@ fn a_token_is_one_line_of_a_file() {
         let error = bearer(bad.path()).expect_err("refused").to_string();
         assert!(error.contains(expected), "{error}");
     }
-    let error = bearer(Path::new("/nowhere/token")).expect_err("refused").to_string();
+    let error = bearer(Path::new("/nowhere/token"))
+        .expect_err("refused")
+        .to_string();
     assert!(error.contains("/nowhere/token"), "{error}");
 }

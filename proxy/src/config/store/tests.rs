@@ -48,7 +48,10 @@ pub(super) fn route(of: &str, clusters: &[&str]) -> proto::Resource {
 
 pub(super) fn cluster(of: &str, endpoints: &str, subset: Option<&str>) -> proto::Resource {
     let mut cluster = api::Cluster::of(endpoints);
-    cluster.subset = subset.map(|v| ("version".to_owned(), v.to_owned())).into_iter().collect();
+    cluster.subset = subset
+        .map(|v| ("version".to_owned(), v.to_owned()))
+        .into_iter()
+        .collect();
     resource(Kind::Cluster, of, Body::Cluster(Box::new(cluster)))
 }
 
@@ -64,7 +67,10 @@ pub(super) fn endpoint(address: &str, version: &str) -> api::Endpoint {
 }
 
 pub(super) fn endpoints(of: &str, all: &[(&str, &str)]) -> proto::Resource {
-    let endpoints = all.iter().map(|(address, version)| endpoint(address, version)).collect();
+    let endpoints = all
+        .iter()
+        .map(|(address, version)| endpoint(address, version))
+        .collect();
     resource(Kind::Endpoints, of, Body::Endpoints(api::Endpoints { endpoints }))
 }
 
@@ -159,7 +165,13 @@ fn a_destination_answers_when_everything_it_leads_to_has_arrived() {
     let sent = endpoints("e", &[("10.0.0.1:80", "v1"), ("10.0.0.2:80", "v2")]);
     let outcome = store.apply(update([sent]));
     let acks = names_of(&outcome.acks);
-    let order = ["endpoints/e", "cluster/a", "cluster/b", "route/r", "destination/10.96.0.1:80"];
+    let order = [
+        "endpoints/e",
+        "cluster/a",
+        "cluster/b",
+        "route/r",
+        "destination/10.96.0.1:80",
+    ];
     assert_eq!(acks, order);
     let snapshot = outcome.snapshot.expect("a snapshot");
     let sizes: Vec<_> = snapshot.clusters.iter().map(|c| c.endpoints.len()).collect();
@@ -178,7 +190,10 @@ fn a_route_waits_for_its_new_cluster_while_the_old_version_serves() {
     assert_eq!(&*cluster_of(&before).name, "c");
 
     let outcome = store.apply(update([endpoints("e2", &[("10.0.0.3:80", "v1")])]));
-    assert_eq!(names_of(&outcome.acks), ["endpoints/e2", "cluster/new", "route/r"]);
+    assert_eq!(
+        names_of(&outcome.acks),
+        ["endpoints/e2", "cluster/new", "route/r"]
+    );
     assert_eq!(shown(&outcome.unsubscribe), ["cluster/c", "endpoints/e"]);
     assert_eq!(&*cluster_of(&outcome.snapshot.expect("a snapshot")).name, "new");
     let live = &cluster_of(&before).endpoints[0].live;
@@ -191,7 +206,10 @@ fn a_cluster_that_goes_away_waits_until_no_route_needs_it() {
     store.apply(update([route("r", &["new"])]));
     // The operator is quicker to take the old cluster away than to send the new one.
     let outcome = store.apply(update([absent(Kind::Cluster, "c", "subset removed")]));
-    assert!(outcome.snapshot.is_none(), "traffic still goes to the old cluster");
+    assert!(
+        outcome.snapshot.is_none(),
+        "traffic still goes to the old cluster"
+    );
     let outcome = store.apply(update([
         cluster("new", "e2", None),
         endpoints("e2", &[("10.0.0.3:80", "v1")]),
@@ -218,9 +236,16 @@ fn what_is_absent_is_told_with_its_reason() {
     assert_eq!(said, "route/r is absent: not exported");
 
     let outcome = store.apply(update([absent(Kind::Destination, VIP, "outside the cluster")]));
-    assert_eq!(refusal(&outcome.snapshot.expect("a snapshot")), "outside the cluster");
+    assert_eq!(
+        refusal(&outcome.snapshot.expect("a snapshot")),
+        "outside the cluster"
+    );
     let roots = ["inbound/self", "trust_bundle/mesh"];
-    let left: Vec<_> = store.subscriptions().into_iter().map(|(n, _)| n.to_string()).collect();
+    let left: Vec<_> = store
+        .subscriptions()
+        .into_iter()
+        .map(|(n, _)| n.to_string())
+        .collect();
     assert_eq!(left, ["destination/10.96.0.1:80", roots[0], roots[1]]);
 }
 
@@ -249,7 +274,10 @@ fn a_bad_version_is_rejected_by_field_and_the_one_before_it_serves() {
     bad.body = None;
     let outcome = store.apply(update([bad, endpoints("e", &[("10.0.0.9:80", "v1")])]));
     assert_eq!(outcome.nacks.len(), 1);
-    assert_eq!(cluster_of(&outcome.snapshot.expect("a snapshot")).endpoints.len(), 1);
+    assert_eq!(
+        cluster_of(&outcome.snapshot.expect("a snapshot")).endpoints.len(),
+        1
+    );
 }
 
 #[test]
@@ -263,7 +291,10 @@ fn a_first_version_that_is_bad_refuses_the_destination_instead_of_a_timeout() {
     }
     let outcome = store.apply(update([bad]));
     let said = refusal(&outcome.snapshot.expect("a snapshot"));
-    assert!(said.starts_with("cluster/c was rejected: cluster.tls: "), "{said}");
+    assert!(
+        said.starts_with("cluster/c was rejected: cluster.tls: "),
+        "{said}"
+    );
     // A good one that comes later heals it.
     store.apply(update([cluster("c", "e", None)]));
     let outcome = store.apply(update([endpoints("e", &[])]));
@@ -300,7 +331,10 @@ fn nonsense_is_rejected_or_ignored() {
         let reasons: Vec<_> = outcome.nacks.iter().map(|n| n.reason.as_str()).collect();
         assert!(reasons.len() == 1 && reasons[0].contains(expected), "{reasons:?}");
     }
-    let outcome = store.apply(update([endpoints("never asked for", &[]), to_route("1.2.3.4:5", "r")]));
+    let outcome = store.apply(update([
+        endpoints("never asked for", &[]),
+        to_route("1.2.3.4:5", "r"),
+    ]));
     assert!(outcome.acks.is_empty() && outcome.nacks.is_empty() && outcome.snapshot.is_none());
 }
 
@@ -312,7 +346,10 @@ fn live_state_stays_with_its_endpoint_and_a_returning_one_starts_fresh() {
     let second = store.apply(update([sent])).snapshot.expect("a snapshot");
     let after = cluster_of(&second);
     assert!(Arc::ptr_eq(&before.live, &after.live));
-    assert!(Arc::ptr_eq(&before.endpoints[1], &after.endpoints[0]), "unchanged: the same pointer");
+    assert!(
+        Arc::ptr_eq(&before.endpoints[1], &after.endpoints[0]),
+        "unchanged: the same pointer"
+    );
     assert!(before.endpoints[0].live.retired.load(Ordering::Acquire));
     assert!(!after.endpoints[0].live.retired.load(Ordering::Acquire));
 
@@ -322,7 +359,10 @@ fn live_state_stays_with_its_endpoint_and_a_returning_one_starts_fresh() {
     let narrowed = cluster_of(&third);
     assert!(Arc::ptr_eq(&narrowed.live, &before.live));
     assert_eq!(narrowed.endpoints.len(), 1);
-    assert!(Arc::ptr_eq(&narrowed.endpoints[0].live, &before.endpoints[1].live));
+    assert!(Arc::ptr_eq(
+        &narrowed.endpoints[0].live,
+        &before.endpoints[1].live
+    ));
 
     let sent = [cluster("c", "e", None), endpoints("e", &[("10.0.0.1:80", "v1")])];
     let fourth = store.apply(update(sent)).snapshot.expect("a snapshot");
@@ -348,7 +388,10 @@ fn a_pod_dialled_by_its_address_shares_live_state_with_its_service() {
     };
     let service = cluster_of(&first);
     assert!(Arc::ptr_eq(&lone(&snapshot).live, &service.live));
-    assert!(Arc::ptr_eq(&lone(&snapshot).endpoints[0].live, &service.endpoints[0].live));
+    assert!(Arc::ptr_eq(
+        &lone(&snapshot).endpoints[0].live,
+        &service.endpoints[0].live
+    ));
     assert_eq!(snapshot.endpoints().count(), 2, "counted once");
 
     // Not ready any more, so no member of the service; who dials it by address still reaches it.
@@ -392,7 +435,10 @@ async fn a_connection_that_came_while_it_was_given_up_brings_it_back() {
     let outcome = store.sweep(Instant::now(), IDLE);
     assert_eq!(shown(&outcome.subscribe), ["destination/10.96.0.1:80"]);
     tokio::time::advance(IDLE * 2).await;
-    assert!(store.sweep(Instant::now(), IDLE).unsubscribe.is_empty(), "it is in use");
+    assert!(
+        store.sweep(Instant::now(), IDLE).unsubscribe.is_empty(),
+        "it is in use"
+    );
 }
 
 #[test]
@@ -429,11 +475,25 @@ fn inbound_and_roots_are_never_lost() {
         snapshot.inbound.as_ref().map(|i| i.policy),
         Some(api::TlsPolicy::Strict)
     );
-    let outcome = store.apply(update([absent(Kind::Inbound, names::INBOUND_SELF, "unknown pod")]));
+    let outcome = store.apply(update([absent(
+        Kind::Inbound,
+        names::INBOUND_SELF,
+        "unknown pod",
+    )]));
     assert!(outcome.snapshot.is_none());
-    assert!(outcome.nacks[0].reason.contains("unknown pod"), "{:?}", outcome.nacks);
+    assert!(
+        outcome.nacks[0].reason.contains("unknown pod"),
+        "{:?}",
+        outcome.nacks
+    );
 
-    let bundle = |bundle| resource(Kind::TrustBundle, names::TRUST_BUNDLE_MESH, Body::TrustBundle(bundle));
+    let bundle = |bundle| {
+        resource(
+            Kind::TrustBundle,
+            names::TRUST_BUNDLE_MESH,
+            Body::TrustBundle(bundle),
+        )
+    };
     let good = Ca::new().bundle();
     let outcome = store.apply(update([bundle(good.clone())]));
     assert_eq!(outcome.trust.as_deref(), Some(&good));
@@ -448,7 +508,10 @@ fn inbound_and_roots_are_never_lost() {
     let cases = [
         (bundle(foreign), "trust_bundle.trust_domain: "),
         (bundle(broken), "trust_bundle.roots: certificate 0"),
-        (absent(Kind::TrustBundle, names::TRUST_BUNDLE_MESH, "?"), "absent: "),
+        (
+            absent(Kind::TrustBundle, names::TRUST_BUNDLE_MESH, "?"),
+            "absent: ",
+        ),
     ];
     for (sent, expected) in cases {
         let outcome = store.apply(update([sent]));
@@ -469,7 +532,11 @@ fn what_arrives_again_is_acknowledged_again_and_changes_nothing() {
     assert!(outcome.snapshot.is_none());
     for (name, version) in store.subscriptions() {
         let is_root = matches!(name.kind, Kind::Inbound | Kind::TrustBundle);
-        assert_eq!(version.is_none(), is_root, "{name}: known, so it is not sent again");
+        assert_eq!(
+            version.is_none(),
+            is_root,
+            "{name}: known, so it is not sent again"
+        );
     }
 }
 

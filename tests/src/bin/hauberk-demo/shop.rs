@@ -97,7 +97,7 @@ pub(crate) fn describe(lab: &Lab, teller: &mut Teller) {
 /// Leaves the shop running until it is interrupted.
 pub(crate) async fn keep(lab: &Lab, teller: &mut Teller) -> anyhow::Result<()> {
     let hub = std::process::id();
-    let manifest = lab.manifest_path(REVIEWS);
+    let manifest = lab.manifest_path(REVIEWS)?;
     let load = lab
         .load(
             "web",

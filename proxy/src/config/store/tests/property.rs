@@ -75,7 +75,11 @@ fn build(sent: &Sent) -> proto::Resource {
         }
         Sent::Cluster(i, to, subset) => {
             let subset = subset.then_some("v2");
-            cluster(&name_in(Kind::Cluster, *i), &name_in(Kind::Endpoints, *to), subset)
+            cluster(
+                &name_in(Kind::Cluster, *i),
+                &name_in(Kind::Endpoints, *to),
+                subset,
+            )
         }
         Sent::Endpoints(i, all) => {
             let unique: BTreeSet<_> = all.iter().collect();
@@ -108,16 +112,22 @@ struct Seen {
 type Key = (String, SocketAddr, String);
 
 fn live_of(snapshot: &Snapshot) -> BTreeMap<Key, Arc<EndpointLive>> {
-    let lone = snapshot.destinations.values().filter_map(|e| match &e.destination {
-        Destination::Workload(w) => Some(&w.cluster),
-        _ => None,
-    });
+    let lone = snapshot
+        .destinations
+        .values()
+        .filter_map(|e| match &e.destination {
+            Destination::Workload(w) => Some(&w.cluster),
+            _ => None,
+        });
     let mut all = BTreeMap::new();
     for cluster in snapshot.clusters.iter().chain(lone) {
         for e in &cluster.endpoints {
             let key = (cluster.name.to_string(), e.spec.address, e.spec.pod.clone());
             let before = all.insert(key.clone(), Arc::clone(&e.live));
-            assert!(before.is_none_or(|b| Arc::ptr_eq(&b, &e.live)), "{key:?} has one live state");
+            assert!(
+                before.is_none_or(|b| Arc::ptr_eq(&b, &e.live)),
+                "{key:?} has one live state"
+            );
         }
     }
     all
@@ -129,7 +139,10 @@ impl Seen {
             assert!(self.subscribed.remove(gone), "{gone} was not subscribed");
         }
         for new in &outcome.subscribe {
-            assert!(self.subscribed.insert(new.clone()), "{new} was subscribed already");
+            assert!(
+                self.subscribed.insert(new.clone()),
+                "{new} was subscribed already"
+            );
         }
         let held: BTreeSet<_> = store.held.keys().cloned().collect();
         assert_eq!(self.subscribed, held);
@@ -154,7 +167,10 @@ impl Seen {
     fn check_live(&mut self, next: &Snapshot) {
         let (before, after) = (live_of(&self.snapshot), live_of(next));
         for (key, live) in &after {
-            assert!(!live.retired.load(Ordering::Acquire), "{key:?} is named but retired");
+            assert!(
+                !live.retired.load(Ordering::Acquire),
+                "{key:?} is named but retired"
+            );
             match before.get(key) {
                 Some(old) => assert!(Arc::ptr_eq(old, live), "{key:?} lost its live state"),
                 None if self.lives.insert(Arc::as_ptr(live)) => self.all.push(Arc::clone(live)),
@@ -163,7 +179,10 @@ impl Seen {
         }
         for (key, live) in &before {
             if !after.contains_key(key) {
-                assert!(live.retired.load(Ordering::Acquire), "{key:?} is gone, but not retired");
+                assert!(
+                    live.retired.load(Ordering::Acquire),
+                    "{key:?} is gone, but not retired"
+                );
             }
         }
     }
@@ -174,18 +193,32 @@ fn check_links(store: &Store) {
         assert!(held.is_wanted(), "{name} is held, but nobody wants it");
         assert_eq!(held.needs, held.named(), "{name}");
         for needed in &held.needs {
-            assert!(store.held[needed].dependents.contains(name), "{name} needs {needed}");
+            assert!(
+                store.held[needed].dependents.contains(name),
+                "{name} needs {needed}"
+            );
         }
         for dependent in &held.dependents {
-            assert!(store.held[dependent].needs.contains(name), "{dependent} needs {name}");
+            assert!(
+                store.held[dependent].needs.contains(name),
+                "{dependent} needs {name}"
+            );
         }
     }
 }
 
 fn check_snapshot(store: &Store, snapshot: &Snapshot) {
-    let is_active = |kind, of: &str| store.held.get(&name(kind, of)).is_some_and(|h| h.active.is_some());
+    let is_active = |kind, of: &str| {
+        store
+            .held
+            .get(&name(kind, of))
+            .is_some_and(|h| h.active.is_some())
+    };
     for (address, entry) in &snapshot.destinations {
-        assert!(store.usage.contains_key(address), "{address} answers, but is not wanted");
+        assert!(
+            store.usage.contains_key(address),
+            "{address} answers, but is not wanted"
+        );
         let Destination::Service(route) = &entry.destination else {
             continue;
         };
@@ -202,7 +235,11 @@ fn check_snapshot(store: &Store, snapshot: &Snapshot) {
     for cluster in &snapshot.clusters {
         assert!(is_active(Kind::Cluster, &cluster.name), "{}", cluster.name);
         if cluster.absent.is_none() {
-            assert!(is_active(Kind::Endpoints, &cluster.spec.endpoints), "{}", cluster.name);
+            assert!(
+                is_active(Kind::Endpoints, &cluster.spec.endpoints),
+                "{}",
+                cluster.name
+            );
         }
     }
 }
