@@ -1,0 +1,212 @@
+//! Where fuzzing begins: for each target, bytes that get far into what it reads.
+
+use std::net::SocketAddr;
+
+use api::{
+    Body, Cluster, Destination, Endpoint, Endpoints, Inbound, InboundPort, Kind, Protocol, Resource,
+    ResourceName, SpiffeId, TlsPolicy, TrustBundle, proto,
+};
+use prost::Message as _;
+
+/// Bytes that get far into what the target of this name reads.
+///
+/// # Panics
+/// When there is no such target.
+#[must_use]
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "detect" => first_bytes(),
+        "client_hello" => client_hellos(),
+        "resource" => resources(),
+        other => panic!("there is no target {other}"),
+    }
+}
+
+fn first_bytes() -> Vec<Vec<u8>> {
+    let texts: [&[u8]; 5] = [
+        b"GET /items?q=1 HTTP/1.1\r\nhost: reviews\r\n\r\n",
+        b"PROPFIND http://reviews/dav HTTP/1.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        b"SSH-2.0-any\r\n",
+        b"*1\r\n$4\r\nPING\r\n",
+    ];
+    texts
+        .into_iter()
+        .map(<[u8]>::to_vec)
+        .chain(client_hellos())
+        .collect()
+}
+
+/// A length of this many bytes, then the content.
+fn sized(width: usize, content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    [&length[length.len() - width..], content].concat()
+}
+
+fn client_hellos() -> Vec<Vec<u8>> {
+    let name = sized(2, &[&[0], &sized(2, b"Reviews.shop.svc")[..]].concat());
+    let protocols = sized(2, &[sized(1, b"hauberk/h2"), sized(1, b"h2")].concat());
+    let extension = |kind: u8, content: &[u8]| [&[0, kind], &sized(2, content)[..]].concat();
+    let extensions = [
+        extension(0, &name),
+        extension(16, &protocols),
+        extension(43, &[2, 3, 4]),
+    ]
+    .concat();
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend(sized(1, b"session"));
+    body.extend(sized(2, &[0x13, 1, 0x13, 2]));
+    body.extend(sized(1, &[0]));
+    body.extend(sized(2, &extensions));
+    let message = [&[1], &sized(3, &body)[..]].concat();
+    let in_records_of = |size: usize| {
+        let records = message
+            .chunks(size)
+            .map(|part| [&[0x16, 3, 1], &sized(2, part)[..]].concat());
+        records.collect::<Vec<_>>().concat()
+    };
+    vec![in_records_of(message.len()), in_records_of(40)]
+}
+
+fn resources() -> Vec<Vec<u8>> {
+    let named = |kind, body| {
+        let resource = Resource::new(ResourceName::new(kind, "reviews.shop:80"), body);
+        proto::Resource::from(resource).encode_to_vec()
+    };
+    let endpoint = Endpoint {
+        address: SocketAddr::from(([10, 0, 0, 1], 8080)),
+        weight: 1,
+        identity: SpiffeId::new("cluster.local", "shop", "reviews").ok(),
+        labels: [("version".to_owned(), "v1".to_owned())].into(),
+        zone: "a".to_owned(),
+        pod: "reviews-1".to_owned(),
+    };
+    let inbound = Inbound {
+        policy: TlsPolicy::Permissive,
+        ports: vec![InboundPort {
+            port: 8080,
+            policy: Some(TlsPolicy::Strict),
+            protocol: Some(Protocol::Grpc),
+            service: "reviews.shop".to_owned(),
+        }],
+        sources: Vec::new(),
+    };
+    let bundle = TrustBundle {
+        trust_domain: "cluster.local".to_owned(),
+        roots: vec![b"root".as_slice().into()],
+    };
+    let route = route().try_into().expect("the seed is a valid route");
+    vec![
+        named(
+            Kind::Destination,
+            Body::Destination(Destination::Route("reviews.shop:80".to_owned())),
+        ),
+        named(Kind::Route, Body::Route(Box::new(route))),
+        named(
+            Kind::Cluster,
+            Body::Cluster(Box::new(Cluster::of("reviews.shop:80"))),
+        ),
+        named(
+            Kind::Endpoints,
+            Body::Endpoints(Endpoints {
+                endpoints: vec![endpoint],
+            }),
+        ),
+        named(Kind::Inbound, Body::Inbound(inbound)),
+        named(Kind::TrustBundle, Body::TrustBundle(bundle)),
+        named(Kind::Route, Body::Absent("deleted".to_owned())),
+    ]
+}
+
+/// A route with one rule of each kind.
+pub(crate) fn route() -> proto::Route {
+    use proto::http_rule::Action;
+    use proto::string_match::Pattern;
+    let text = |pattern| {
+        Some(proto::StringMatch {
+            pattern: Some(pattern),
+        })
+    };
+    let share = |cluster: &str, weight| proto::WeightedCluster {
+        cluster: cluster.to_owned(),
+        weight,
+        ..Default::default()
+    };
+    let shares = || vec![share("reviews.shop:80|v1", 90), share("reviews.shop:80|v2", 10)];
+    let rule = |uri, action| proto::HttpRule {
+        matches: vec![proto::HttpMatch {
+            uri: text(uri),
+            method: text(Pattern::Exact("GET".to_owned())),
+            headers: vec![proto::NamedMatch {
+                name: "x-user".to_owned(),
+                value: text(Pattern::Present(true)),
+            }],
+            ..Default::default()
+        }],
+        action: Some(action),
+        ..Default::default()
+    };
+    let forward = proto::Forward {
+        clusters: shares(),
+        timeout: Some(proto::Milliseconds { value: 1000 }),
+        retry: Some(proto::Retry {
+            attempts: 2,
+            conditions: vec![proto::RetryCondition::ConnectFailure.into()],
+            statuses: vec![503],
+            backoff_ms: 25,
+            ..Default::default()
+        }),
+        rewrite: Some(proto::Rewrite {
+            uri: "/v2".to_owned(),
+            authority: "reviews".to_owned(),
+        }),
+    };
+    let redirect = proto::Redirect {
+        uri: "/new".to_owned(),
+        status: 302,
+        ..Default::default()
+    };
+    let direct = proto::DirectResponse {
+        status: 418,
+        body: b"no".to_vec(),
+    };
+    proto::Route {
+        host: "reviews.shop.svc.cluster.local".to_owned(),
+        port: 80,
+        protocol: proto::Protocol::Http1.into(),
+        http: vec![
+            rule(Pattern::Prefix("/v1".to_owned()), Action::Forward(forward)),
+            rule(Pattern::Exact("/old".to_owned()), Action::Redirect(redirect)),
+            rule(
+                Pattern::Regex("/[a-z]+".to_owned()),
+                Action::DirectResponse(direct),
+            ),
+        ],
+        tcp: vec![proto::TcpRule {
+            sni: vec!["*.shop".to_owned()],
+            clusters: shares(),
+            ..Default::default()
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_gets_to_the_end_of_its_reader() {
+        for seed in seeds("resource") {
+            Resource::try_from(proto::Resource::decode(&seed[..]).unwrap()).unwrap();
+        }
+        for seed in seeds("client_hello") {
+            let hello = proxy::detect::tls::client_hello(&seed).unwrap();
+            assert_eq!(hello.sni.unwrap().as_str(), "reviews.shop.svc");
+            assert!(!hello.mesh.is_empty());
+        }
+        for seed in seeds("detect") {
+            assert_ne!(proxy::detect::detect(&seed), proxy::detect::Detected::NeedMore);
+        }
+    }
+}
