@@ -123,11 +123,14 @@ fn server_name(message: &mut Message<'_>) -> Result<Option<ServerName>, ClientHe
     if message.number(2)? != message.limit {
         return Err(Invalid("its list of server names does not fill the extension"));
     }
-    let mut found = None;
+    let (mut found, mut named) = (None, false);
     while message.limit > 0 {
         let kind = message.u8()?;
         let length = message.number(2)?;
-        if kind == NAME_TYPE_HOST && found.is_none() && length <= LONGEST_NAME + 1 {
+        if kind == NAME_TYPE_HOST && std::mem::replace(&mut named, true) {
+            return Err(Invalid("it names its server twice"));
+        }
+        if kind == NAME_TYPE_HOST && length <= LONGEST_NAME + 1 {
             let mut name = [0; LONGEST_NAME + 1];
             message.read(&mut name[..length])?;
             found = ServerName::new(&name[..length]);
@@ -391,6 +394,7 @@ mod tests {
         let alpn = b"\0\x10\0\x05\0\x03\x02h2";
         for (bytes, said) in [
             (hello_with(&[sni(b"a"), sni(b"b")].concat()), "twice"),
+            (hello_with(b"\0\0\0\x0a\0\x08\0\0\x01a\0\0\x01b"), "twice"),
             (hello_with(&[&alpn[..], alpn].concat()), "twice"),
             (hello_with(b"\0\x10\0\x09\0\x03\x02h2"), "longer than the message"),
             (hello_with(b"\0\x10\0\x05\0\x02\x02h2"), "does not fill"),

@@ -31,10 +31,14 @@ fn in_memory(size: usize, options: RelayOptions) -> (DuplexStream, DuplexStream,
 }
 
 async fn exchange(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + Unpin), text: &str) {
-    from.write_all(text.as_bytes()).await.unwrap();
-    from.flush().await.unwrap();
+    let write = async {
+        from.write_all(text.as_bytes()).await.unwrap();
+        from.flush().await.unwrap();
+    };
     let mut read = vec![0; text.len()];
-    to.read_exact(&mut read).await.unwrap();
+    let arrives = tokio::time::timeout(Duration::from_secs(20), to.read_exact(&mut read));
+    let ((), arrived) = tokio::join!(write, arrives);
+    arrived.expect("it arrives").unwrap();
     assert_eq!(read, text.as_bytes());
 }
 
@@ -249,6 +253,14 @@ async fn half_closing_works_through_tls() {
     drop(server);
     assert!(at_end(&mut client).await);
     assert!(matches!(relayed.await.unwrap().ended, Ended::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_tls_could_not_send_at_once_follows_without_more_to_send() {
+    let ((mut client, down), (up, server)) = (duplex(8192), duplex(512));
+    let (up, mut server) = tls_pair(up, server).await;
+    let _relayed = start(down, up, RelayOptions::default());
+    exchange(&mut client, &mut server, &"longer than the pipe ".repeat(200)).await;
 }
 
 #[tokio::test(start_paused = true)]
