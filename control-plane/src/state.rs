@@ -1,18 +1,75 @@
 //! Every object the operator knows, typed and indexed. A `World` never changes; a change makes the next one.
+//!
+//! ```text
+//! Change ─▶ apply ─▶ check (crds::check) ─▶ make ready (rules, policy) ─▶ are the things it names there?
+//!                                                                          yes ─▶ in force
+//!                                                                          no  ─▶ what was in force before stays
+//! ```
+//!
+//! `compile` reads a world through the queries here and says on what it depends; `World::apply` says what it touched.
+//! What decides a compiled resource must be in both: that is the invariant of this module.
+
+mod age;
+mod apply;
+mod held;
+mod host;
+mod object_state;
+mod pod;
+mod references;
+mod service;
+mod slice;
+mod table;
+
+pub(crate) mod policy;
+pub(crate) mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::{ObjectRef, names};
+use crds::{DestinationRule, Kind, PeerAuthentication, VirtualService};
+
+use age::Age;
+use held::Held;
+use policy::Policy;
+use rules::Rules;
+use table::{Namespaced, Table};
+
+pub use host::{ObjectName, ServiceName};
+pub use object_state::ObjectState;
+pub use pod::{MAX_WEIGHT, Pod, WEIGHT_ANNOTATION};
+pub use service::{Service, ServicePort, TargetPort};
+pub use slice::{Slice, SliceEntry};
 
 /// What a compiled resource was made from, and what a change touches. Where the two meet, it is compiled again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dependency {
-    /// A Service with its endpoints, and every object that names it as a host (`namespace`, `name`).
+    /// A Service, and every object that names it as a host (`namespace`, `name`).
     Service(String, String),
+    /// The endpoints of a Service and the pods behind them (`namespace`, `name`). Apart from the Service, so that a pod
+    /// that comes or goes does not have routes compiled again.
+    Endpoints(String, String),
     /// An address that may belong to a Service or a pod, whichever port.
-    Address(std::net::IpAddr),
+    Address(IpAddr),
     /// The pod a proxy runs in (`namespace`, `name`), and the policies that select it.
     Pod(String, String),
     /// PeerAuthentication objects of a namespace (the root namespace counts for all).
     Policies(String),
+}
+
+impl Dependency {
+    pub(crate) fn service(name: &ServiceName) -> Self {
+        Self::Service(name.namespace.clone(), name.name.clone())
+    }
+
+    pub(crate) fn endpoints(name: &ServiceName) -> Self {
+        Self::Endpoints(name.namespace.clone(), name.name.clone())
+    }
+
+    pub(crate) fn pod(name: &ObjectName) -> Self {
+        Self::Pod(name.namespace.clone(), name.name.clone())
+    }
 }
 
 /// The dependencies that a change of the world touched.
@@ -32,5 +89,192 @@ pub struct Proxy {
 }
 
 /// Every object the operator knows.
-#[derive(Debug, Default)]
-pub struct World {}
+#[derive(Debug, Clone)]
+pub struct World {
+    trust_domain: Arc<str>,
+    namespaces: Table<String, Arc<BTreeMap<String, String>>>,
+    services: Namespaced<Arc<Service>>,
+    slices: Namespaced<Arc<Slice>>,
+    pods: Namespaced<Arc<Pod>>,
+    virtual_services: Namespaced<Held<VirtualService, Rules>>,
+    destination_rules: Namespaced<Held<DestinationRule, Policy>>,
+    peer_authentications: Namespaced<Held<PeerAuthentication, PeerAuthentication>>,
+    index: Index,
+}
+
+/// Who belongs to whom. Sets of [`Age`] have the oldest first.
+#[derive(Debug, Clone, Default)]
+struct Index {
+    services_at: Table<IpAddr, BTreeSet<(Age, ServiceName)>>,
+    pods_at: Table<IpAddr, BTreeSet<(Age, ObjectName)>>,
+    slices_of: Table<ServiceName, BTreeSet<ObjectName>>,
+    slices_at: Table<IpAddr, BTreeSet<ObjectName>>,
+    slices_with: Table<ObjectName, BTreeSet<ObjectName>>,
+    /// VirtualServices in force, by the Service they steer.
+    steering: Table<ServiceName, BTreeSet<Age>>,
+    /// DestinationRules in force, by their Service.
+    governing: Table<ServiceName, BTreeSet<Age>>,
+    /// VirtualServices whose newest version names a Service, as host or target.
+    naming: Table<ServiceName, BTreeSet<ObjectName>>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new(names::TRUST_DOMAIN)
+    }
+}
+
+impl World {
+    /// A world without objects; identities in it are of this trust domain.
+    #[must_use]
+    pub fn new(trust_domain: &str) -> Self {
+        Self {
+            trust_domain: trust_domain.into(),
+            namespaces: Table::default(),
+            services: Namespaced::default(),
+            slices: Namespaced::default(),
+            pods: Namespaced::default(),
+            virtual_services: Namespaced::default(),
+            destination_rules: Namespaced::default(),
+            peer_authentications: Namespaced::default(),
+            index: Index::default(),
+        }
+    }
+
+    /// The trust domain of its identities.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// The labels of a namespace.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(&name.to_owned()).map(|labels| &**labels)
+    }
+
+    /// A Service.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.services
+            .get(&name.namespace, &name.name)
+            .map(|service| &**service)
+    }
+
+    /// The Services of a namespace, by name.
+    pub fn services_in(&self, namespace: &str) -> impl Iterator<Item = &Service> {
+        self.services
+            .of(namespace)
+            .into_values()
+            .map(|service| &**service)
+    }
+
+    /// The Service that has this cluster address; of several the oldest.
+    #[must_use]
+    pub fn service_at(&self, address: IpAddr) -> Option<&Service> {
+        let (_, name) = self.index.services_at.linked(&address).next()?;
+        self.service(name)
+    }
+
+    /// A pod.
+    #[must_use]
+    pub fn pod(&self, name: &ObjectName) -> Option<&Pod> {
+        self.pods.get(&name.namespace, &name.name).map(|pod| &**pod)
+    }
+
+    /// The pod that has this address; of several the youngest, as the others are about to go.
+    #[must_use]
+    pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
+        let (_, name) = self.index.pods_at.linked(&address).next_back()?;
+        self.pod(name)
+    }
+
+    /// The slices of a Service, by name.
+    pub fn slices_of(&self, service: &ServiceName) -> impl Iterator<Item = &Slice> {
+        self.slices_named(self.index.slices_of.linked(service))
+    }
+
+    /// The slices that have this address, by name.
+    pub fn slices_at(&self, address: IpAddr) -> impl Iterator<Item = &Slice> {
+        self.slices_named(self.index.slices_at.linked(&address))
+    }
+
+    /// The slices that name this pod, by name.
+    pub fn slices_with(&self, pod: &ObjectName) -> impl Iterator<Item = &Slice> {
+        self.slices_named(self.index.slices_with.linked(pod))
+    }
+
+    /// A proxy of a pod, with the labels that are known of it.
+    #[must_use]
+    pub fn proxy(&self, namespace: &str, pod: &str, service_account: &str) -> Proxy {
+        let known = self.pod(&ObjectName::new(namespace, pod));
+        Proxy {
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            service_account: service_account.to_owned(),
+            labels: known.map(|pod| pod.labels.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The VirtualService that steers a Service: the oldest in force.
+    pub(crate) fn steering(&self, service: &ServiceName) -> Option<(ObjectRef, &Rules)> {
+        let age = self.index.steering.linked(service).next()?;
+        let held = self.virtual_services.get(&age.namespace, &age.name)?;
+        let (generation, rules) = held.in_force()?;
+        Some((object_ref(Kind::VirtualService, age, generation), rules))
+    }
+
+    /// The DestinationRules in force for a Service, from every namespace, the oldest first.
+    pub(crate) fn governing(&self, service: &ServiceName) -> impl Iterator<Item = (ObjectRef, &Policy)> {
+        self.index.governing.linked(service).filter_map(|age| {
+            let held = self.destination_rules.get(&age.namespace, &age.name)?;
+            let (generation, policy) = held.in_force()?;
+            Some((object_ref(Kind::DestinationRule, age, generation), policy))
+        })
+    }
+
+    /// The DestinationRules in force for a Service as clients of `namespace` have them: those of the first namespace that
+    /// has one, out of the client's, the Service's and the root.
+    pub(crate) fn governing_from(&self, namespace: &str, service: &ServiceName) -> Vec<(ObjectRef, &Policy)> {
+        let mut all: Vec<_> = self.governing(service).collect();
+        let rank = |of: &str| {
+            let order = [namespace, &service.namespace, names::ROOT_NAMESPACE];
+            order.iter().position(|n| *n == of)
+        };
+        let first = all.iter().filter_map(|(object, _)| rank(&object.namespace)).min();
+        all.retain(|(object, _)| first.is_some() && rank(&object.namespace) == first);
+        all
+    }
+
+    /// The PeerAuthentication objects in force that can decide for pods of a namespace: its own and the root's.
+    pub(crate) fn policies_for(&self, namespace: &str) -> Vec<(i64, &PeerAuthentication)> {
+        let root = (namespace != names::ROOT_NAMESPACE).then_some(names::ROOT_NAMESPACE);
+        [Some(namespace), root]
+            .into_iter()
+            .flatten()
+            .flat_map(|ns| self.peer_authentications.of(ns).into_values())
+            .filter_map(Held::in_force)
+            .collect()
+    }
+
+    fn slices_named<'a>(
+        &'a self,
+        names: impl Iterator<Item = &'a ObjectName>,
+    ) -> impl Iterator<Item = &'a Slice> {
+        names.filter_map(|name| self.slices.get(&name.namespace, &name.name).map(|slice| &**slice))
+    }
+}
+
+fn object_ref(kind: Kind, age: &Age, generation: i64) -> ObjectRef {
+    ObjectRef {
+        kind: kind.name().to_owned(),
+        namespace: age.namespace.clone(),
+        name: age.name.clone(),
+        generation,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

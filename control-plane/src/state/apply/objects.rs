@@ -1,0 +1,175 @@
+//! The user's own objects on their way into the next world: checked, made ready, and put into force once what they name
+//! is there.
+
+use crds::{DestinationRule, PeerAuthentication, VirtualService, check};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::Revision;
+use crate::state::Dependency;
+use crate::state::age::Age;
+use crate::state::held::Held;
+use crate::state::host::ObjectName;
+use crate::state::policy::Policy;
+use crate::state::references::unresolved;
+use crate::state::rules::Rules;
+
+/// What decides whether an object is a new version: nothing else of its metadata counts.
+fn version(metadata: &ObjectMeta) -> (i64, Age) {
+    (metadata.generation.unwrap_or(0), Age::of(metadata))
+}
+
+impl Revision {
+    pub(super) fn set_virtual_service(&mut self, object: VirtualService) {
+        let (generation, age) = version(&object.metadata);
+        let at = ObjectName::new(&age.namespace, &age.name);
+        let before = self.world.virtual_services.get(&at.namespace, &at.name).cloned();
+        if let Some(before) = &before {
+            if (before.generation, &before.age, &before.object.spec) == (generation, &age, &object.spec) {
+                return;
+            }
+            self.unlink_virtual_service(&at, before);
+        }
+        let findings = check::virtual_service(&object);
+        let ready = |object: &VirtualService| Rules::new(&object.spec, &at.namespace);
+        let held = Held::new(object, generation, age, findings, ready, before.as_ref());
+        for service in held.ready.iter().flat_map(|rules| rules.services()) {
+            self.world.index.naming.link(service, at.clone());
+        }
+        self.link_in_force(&held);
+        self.world
+            .virtual_services
+            .set(&at.namespace, &at.name, Some(held));
+        self.recheck.insert(at);
+    }
+
+    pub(super) fn remove_virtual_service(&mut self, at: &ObjectName) {
+        let before = self.world.virtual_services.set(&at.namespace, &at.name, None);
+        if let Some(before) = before {
+            self.unlink_virtual_service(at, &before);
+        }
+    }
+
+    fn unlink_virtual_service(&mut self, at: &ObjectName, held: &Held<VirtualService, Rules>) {
+        for service in held.ready.iter().flat_map(|rules| rules.services()) {
+            self.world.index.naming.unlink(service, at);
+        }
+        self.unlink_in_force(held);
+    }
+
+    fn link_in_force(&mut self, held: &Held<VirtualService, Rules>) {
+        for service in held.in_force().iter().flat_map(|(_, rules)| rules.steered()) {
+            self.world.index.steering.link(service, held.age.clone());
+            self.touched.insert(Dependency::service(service));
+        }
+    }
+
+    fn unlink_in_force(&mut self, held: &Held<VirtualService, Rules>) {
+        for service in held.in_force().iter().flat_map(|(_, rules)| rules.steered()) {
+            self.world.index.steering.unlink(service, &held.age);
+            self.touched.insert(Dependency::service(service));
+        }
+    }
+
+    pub(super) fn set_destination_rule(&mut self, object: DestinationRule) {
+        let (generation, age) = version(&object.metadata);
+        let at = ObjectName::new(&age.namespace, &age.name);
+        let before = self.world.destination_rules.get(&at.namespace, &at.name).cloned();
+        if let Some(before) = &before
+            && (before.generation, &before.age, &before.object.spec) == (generation, &age, &object.spec)
+        {
+            return;
+        }
+        let findings = check::destination_rule(&object);
+        let ready = |object: &DestinationRule| Policy::new(&object.spec, &at.namespace);
+        let mut held = Held::new(object, generation, age, findings, ready, before.as_ref());
+        held.enforce();
+        self.destination_rule(&at, before.as_ref(), Some(held));
+    }
+
+    pub(super) fn remove_destination_rule(&mut self, at: &ObjectName) {
+        let before = self.world.destination_rules.get(&at.namespace, &at.name).cloned();
+        self.destination_rule(at, before.as_ref(), None);
+    }
+
+    fn destination_rule(
+        &mut self,
+        at: &ObjectName,
+        before: Option<&Held<DestinationRule, Policy>>,
+        new: Option<Held<DestinationRule, Policy>>,
+    ) {
+        let governed = |held: &Held<DestinationRule, Policy>| {
+            let (_, policy) = held.in_force()?;
+            Some((policy.service.clone()?, held.age.clone()))
+        };
+        let (old_link, new_link) = (before.and_then(governed), new.as_ref().and_then(governed));
+        if let Some((service, age)) = &old_link {
+            self.world.index.governing.unlink(service, age);
+        }
+        if let Some((service, age)) = &new_link {
+            self.world.index.governing.link(service, age.clone());
+        }
+        // A bad version leaves the one in force as it is, and so touches nothing.
+        let in_force = |held: Option<&Held<DestinationRule, Policy>>| {
+            held.and_then(|h| h.in_force().map(|(g, p)| (g, h.age.clone(), p.clone())))
+        };
+        let changed = in_force(before) != in_force(new.as_ref());
+        self.world.destination_rules.set(&at.namespace, &at.name, new);
+        if changed {
+            for (service, _) in old_link.iter().chain(&new_link) {
+                self.touch_service(service);
+            }
+        }
+    }
+
+    pub(super) fn set_peer_authentication(&mut self, object: PeerAuthentication) {
+        let (generation, age) = version(&object.metadata);
+        let at = ObjectName::new(&age.namespace, &age.name);
+        let before = self.world.peer_authentications.get(&at.namespace, &at.name);
+        if let Some(before) = before
+            && (before.generation, &before.age, &before.object.spec) == (generation, &age, &object.spec)
+        {
+            return;
+        }
+        let findings = check::peer_authentication(&object);
+        let ready = |object: &PeerAuthentication| Ok(object.clone());
+        let mut held = Held::new(object, generation, age, findings, ready, before);
+        held.enforce();
+        self.world
+            .peer_authentications
+            .set(&at.namespace, &at.name, Some(held));
+        self.touched.insert(Dependency::Policies(at.namespace));
+    }
+
+    pub(super) fn remove_peer_authentication(&mut self, at: &ObjectName) {
+        if self
+            .world
+            .peer_authentications
+            .set(&at.namespace, &at.name, None)
+            .is_some()
+        {
+            self.touched.insert(Dependency::Policies(at.namespace.clone()));
+        }
+    }
+
+    /// Looks up again what VirtualServices name, and puts those into force that are complete now.
+    pub(super) fn settle(&mut self) {
+        for at in std::mem::take(&mut self.recheck) {
+            let Some(held) = self.world.virtual_services.get(&at.namespace, &at.name) else {
+                continue;
+            };
+            let Some(ready) = &held.ready else { continue };
+            let unresolved = unresolved(&self.world, ready);
+            let mut next = held.clone();
+            next.unresolved = unresolved;
+            if next.accepted() && next.in_force() != Some((next.generation, &**ready)) {
+                let before = held.clone();
+                self.unlink_in_force(&before);
+                next.enforce();
+                self.link_in_force(&next);
+            }
+            self.world
+                .virtual_services
+                .set(&at.namespace, &at.name, Some(next));
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the operator thinks of each of the user's objects: for `.status`, `explain` and the admin view. Made from a world
+//! on demand; it decides nothing.
+
+use api::ObjectRef;
+use crds::check::Finding;
+use crds::{Kind, PeerAuthentication};
+
+use super::age::Age;
+use super::held::Held;
+use super::host::ServiceName;
+use super::{World, object_ref};
+
+/// What the operator thinks of one object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObjectState {
+    /// The object, with its newest generation.
+    pub reference: ObjectRef,
+    /// What is wrong with the newest version or with what it names, and what is only odd.
+    pub findings: Vec<Finding>,
+    /// Whether the newest version is in force.
+    pub accepted: bool,
+    /// The generation in force; an older one when the newest was not accepted; `None` when none ever was.
+    pub in_force: Option<i64>,
+    /// Where an older object has what this one claims, and which it is.
+    pub conflicts: Vec<String>,
+    /// What works but has no effect, or not the one that was meant.
+    pub warnings: Vec<String>,
+}
+
+impl World {
+    /// Every VirtualService, DestinationRule and PeerAuthentication, and every pod whose annotations are wrong; by kind,
+    /// namespace and name.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectState> + '_ {
+        let rules = self
+            .virtual_services
+            .values()
+            .map(|held| self.virtual_service_state(held));
+        let policies = self
+            .destination_rules
+            .values()
+            .map(|held| self.destination_rule_state(held));
+        let peers = self
+            .peer_authentications
+            .values()
+            .map(|held| self.peer_authentication_state(held));
+        let pods = self.pods.values().filter_map(|pod| {
+            let problem = pod.problem.as_ref()?;
+            Some(ObjectState {
+                reference: object_ref(Kind::Pod, &pod.age, 0),
+                findings: Vec::new(),
+                accepted: true,
+                in_force: Some(0),
+                conflicts: Vec::new(),
+                warnings: vec![problem.to_string()],
+            })
+        });
+        let mut all: Vec<_> = rules.chain(policies).chain(peers).chain(pods).collect();
+        all.sort_by(|a, b| a.reference.cmp(&b.reference));
+        all.into_iter()
+    }
+
+    /// One VirtualService, DestinationRule or PeerAuthentication.
+    #[must_use]
+    pub fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<ObjectState> {
+        match kind {
+            Kind::VirtualService => self
+                .virtual_services
+                .get(namespace, name)
+                .map(|held| self.virtual_service_state(held)),
+            Kind::DestinationRule => self
+                .destination_rules
+                .get(namespace, name)
+                .map(|held| self.destination_rule_state(held)),
+            Kind::PeerAuthentication => self
+                .peer_authentications
+                .get(namespace, name)
+                .map(|held| self.peer_authentication_state(held)),
+            Kind::Service | Kind::Pod | Kind::Namespace | Kind::EndpointSlice => None,
+        }
+    }
+
+    fn virtual_service_state(&self, held: &Held<crds::VirtualService, super::Rules>) -> ObjectState {
+        let mut state = start(Kind::VirtualService, held);
+        let in_force = held.in_force().map(|(_, rules)| rules);
+        for (host, service) in in_force.iter().flat_map(|rules| &rules.hosts) {
+            let Some(service) = service else { continue };
+            let winner = self.index.steering.linked(service).next();
+            if let Some(winner) = winner.filter(|winner| **winner != held.age) {
+                state.conflicts.push(format!(
+                    "host `{host}`: VirtualService {}/{} is older and has it; the rules here have no effect on it",
+                    winner.namespace, winner.name
+                ));
+            }
+        }
+        for (i, (host, service)) in held.ready.iter().flat_map(|rules| &rules.hosts).enumerate() {
+            state
+                .warnings
+                .extend(self.no_effect(&format!("spec.hosts[{i}]"), host, service.as_ref()));
+        }
+        state
+    }
+
+    fn destination_rule_state(&self, held: &Held<crds::DestinationRule, super::Policy>) -> ObjectState {
+        let mut state = start(Kind::DestinationRule, held);
+        if let Some(policy) = &held.ready {
+            state
+                .warnings
+                .extend(self.no_effect("spec.host", &policy.host, policy.service.as_ref()));
+        }
+        let Some((service, policy)) = held.in_force().and_then(|(_, p)| Some((p.service.as_ref()?, p)))
+        else {
+            return state;
+        };
+        // Objects of one namespace for one host are one: the older has what both define.
+        let older = self
+            .index
+            .governing
+            .linked(service)
+            .take_while(|age| **age != held.age);
+        let older = older.filter(|age| age.namespace == held.age.namespace);
+        for (age, other) in older.filter_map(|age| {
+            let other = self.destination_rules.get(&age.namespace, &age.name)?;
+            Some((age, other.in_force()?.1))
+        }) {
+            let who = format!(
+                "DestinationRule {}/{} is older and has it",
+                age.namespace, age.name
+            );
+            if policy.top.is_some() && other.top.is_some() {
+                state
+                    .conflicts
+                    .push(format!("trafficPolicy for `{}`: {who}", policy.host));
+            }
+            for subset in &policy.subsets {
+                if other.subsets.iter().any(|s| s.name == subset.name) {
+                    state
+                        .conflicts
+                        .push(format!("subset `{}` of `{}`: {who}", subset.name, policy.host));
+                }
+            }
+        }
+        state
+    }
+
+    fn peer_authentication_state(&self, held: &Held<PeerAuthentication, PeerAuthentication>) -> ObjectState {
+        let mut state = start(Kind::PeerAuthentication, held);
+        let Some((_, policy)) = held.in_force() else {
+            return state;
+        };
+        let labels = |p: &PeerAuthentication| {
+            p.spec
+                .selector
+                .as_ref()
+                .map(|s| s.match_labels.clone())
+                .unwrap_or_default()
+        };
+        for other in self.peer_authentications.of(&held.age.namespace).into_values() {
+            let same = other.in_force().is_some_and(|(_, p)| labels(p) == labels(policy));
+            if same && other.age < held.age {
+                state.conflicts.push(format!(
+                    "the same pods: PeerAuthentication {}/{} is older and decides for them",
+                    other.age.namespace, other.age.name
+                ));
+            }
+        }
+        state
+    }
+
+    /// Why an object for this host has no effect.
+    fn no_effect(&self, field: &str, host: &str, service: Option<&ServiceName>) -> Option<String> {
+        match service {
+            None => Some(format!(
+                "{field}: `{host}` is not a Service of this cluster, so nothing is steered by it"
+            )),
+            Some(name) if self.service(name).is_none() => Some(format!(
+                "{field}: there is no Service `{}` in namespace `{}` (yet), so it has no effect there",
+                name.name, name.namespace
+            )),
+            Some(_) => None,
+        }
+    }
+}
+
+fn start<O, R: PartialEq>(kind: Kind, held: &Held<O, R>) -> ObjectState {
+    let Held {
+        age,
+        generation,
+        findings,
+        unresolved,
+        ..
+    } = held;
+    let age: &Age = age;
+    ObjectState {
+        reference: object_ref(kind, age, *generation),
+        findings: findings.iter().chain(unresolved).cloned().collect(),
+        accepted: held.accepted(),
+        in_force: held.in_force().map(|(generation, _)| generation),
+        conflicts: Vec::new(),
+        warnings: Vec::new(),
+    }
+}

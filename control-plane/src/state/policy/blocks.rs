@@ -1,0 +1,333 @@
+//! The blocks of a traffic policy, each in the contract's types. A block that is given replaces its like as a whole:
+//! what it leaves out is at its default.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use api::{
+    Balancer, Breaker, Cluster, Invalid, Keepalive, Limits, Outlier, RetryBudget, Timeouts, TlsMode, limits,
+    proto,
+};
+use crds::destination_rule::connection_pool::{H2UpgradePolicy, HttpPool, TcpKeepalive, TcpPool};
+use crds::destination_rule::load_balancer::SimpleBalancer;
+use crds::destination_rule::{self as crd, tls};
+
+use crate::state::rules::{refuse, whole_ms};
+
+/// The blocks of a traffic policy; `None` for one that is not given.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Blocks {
+    balancer: Option<Balancer>,
+    pool: Option<Pool>,
+    outlier: Option<Outlier>,
+    breaker: Option<Breaker>,
+    tls: Option<TlsMode>,
+    retry_budget: Option<RetryBudget>,
+}
+
+/// `connectionPool`.
+#[derive(Debug, Clone, PartialEq)]
+struct Pool {
+    connect_timeout: Duration,
+    limits: Limits,
+    timeouts: Timeouts,
+    keepalive: Option<Keepalive>,
+    upgrade_to_http2: bool,
+}
+
+/// The blocks as the object has them.
+pub(super) struct Given<'a> {
+    pub(super) load_balancer: Option<&'a crd::LoadBalancer>,
+    pub(super) connection_pool: Option<&'a crd::ConnectionPool>,
+    pub(super) outlier_detection: Option<&'a crd::OutlierDetection>,
+    pub(super) circuit_breaker: Option<&'a crd::CircuitBreaker>,
+    pub(super) tls: Option<&'a crd::ClientTls>,
+    pub(super) retry_budget: Option<&'a crd::RetryBudget>,
+}
+
+impl Blocks {
+    pub(super) fn new(given: Given<'_>) -> Result<Self, Invalid> {
+        let Given {
+            load_balancer,
+            connection_pool,
+            outlier_detection,
+            circuit_breaker,
+            tls,
+            retry_budget,
+        } = given;
+        let under = |field: &'static str| move |e: Invalid| e.under(field);
+        let blocks = Self {
+            balancer: load_balancer
+                .map(balancer)
+                .transpose()
+                .map_err(under("loadBalancer"))?,
+            pool: connection_pool
+                .map(pool)
+                .transpose()
+                .map_err(under("connectionPool"))?,
+            outlier: outlier_detection
+                .map(outlier)
+                .transpose()
+                .map_err(under("outlierDetection"))?,
+            breaker: circuit_breaker
+                .map(breaker)
+                .transpose()
+                .map_err(under("circuitBreaker"))?,
+            tls: tls.map(tls_mode).transpose().map_err(under("tls"))?,
+            retry_budget: retry_budget
+                .map(budget)
+                .transpose()
+                .map_err(under("retryBudget"))?,
+        };
+        // Through the proxy's own conversion, for the bounds it holds.
+        let mut cluster = Cluster::of("checked");
+        blocks.apply(&mut cluster);
+        Cluster::try_from(proto::Cluster::from(cluster)).map(|_| blocks)
+    }
+
+    /// Each block that `over` has replaces its like.
+    pub(super) fn replace(&mut self, over: &Self) {
+        let Self {
+            balancer,
+            pool,
+            outlier,
+            breaker,
+            tls,
+            retry_budget,
+        } = over.clone();
+        self.balancer = balancer.or(self.balancer);
+        self.pool = pool.or(self.pool.take());
+        self.outlier = outlier.or(self.outlier);
+        self.breaker = breaker.or(self.breaker);
+        self.tls = tls.or(self.tls);
+        self.retry_budget = retry_budget.or(self.retry_budget);
+    }
+
+    /// Every block that a port's entry can have is as `entry` has it, or at its default.
+    pub(super) fn replace_wholesale(&mut self, entry: &Self) {
+        let retry_budget = self.retry_budget;
+        *self = entry.clone();
+        self.retry_budget = retry_budget;
+    }
+
+    /// Writes the blocks into a cluster.
+    pub(super) fn apply(&self, cluster: &mut Cluster) {
+        let Self {
+            balancer,
+            pool,
+            outlier,
+            breaker,
+            tls,
+            retry_budget,
+        } = self;
+        if let Some(Pool {
+            connect_timeout,
+            limits,
+            timeouts,
+            keepalive,
+            upgrade_to_http2,
+        }) = pool
+        {
+            cluster.connect_timeout = *connect_timeout;
+            cluster.limits = *limits;
+            cluster.timeouts = *timeouts;
+            cluster.keepalive = *keepalive;
+            cluster.upgrade_to_http2 = *upgrade_to_http2;
+        }
+        cluster.balancer = balancer.unwrap_or(cluster.balancer);
+        cluster.outlier = outlier.or(cluster.outlier);
+        cluster.breaker = breaker.or(cluster.breaker);
+        cluster.tls = tls.unwrap_or(cluster.tls);
+        cluster.retry_budget = retry_budget.unwrap_or(cluster.retry_budget);
+    }
+}
+
+fn balancer(block: &crd::LoadBalancer) -> Result<Balancer, Invalid> {
+    let crd::LoadBalancer {
+        simple,
+        consistent_hash,
+        locality_lb_setting,
+        zone_aware_lb_setting,
+        warmup_duration_secs,
+        warmup,
+    } = block;
+    refuse(&[("consistentHash", consistent_hash.is_some())])?;
+    refuse(&[("localityLbSetting", locality_lb_setting.is_some())])?;
+    refuse(&[("zoneAwareLbSetting", zone_aware_lb_setting.is_some())])?;
+    refuse(&[("warmupDurationSecs", warmup_duration_secs.is_some())])?;
+    refuse(&[("warmup", warmup.is_some())])?;
+    match simple.unwrap_or_default() {
+        SimpleBalancer::Unspecified | SimpleBalancer::LeastRequest | SimpleBalancer::LeastConn => {
+            Ok(Balancer::LeastRequest)
+        }
+        SimpleBalancer::Random => Ok(Balancer::Random),
+        SimpleBalancer::RoundRobin => Ok(Balancer::RoundRobin),
+        SimpleBalancer::PeakEwma => Ok(Balancer::PeakEwma),
+        SimpleBalancer::Passthrough => Err(Invalid::new("simple", "PASSTHROUGH is not supported yet")),
+    }
+}
+
+/// `None` and 0 both mean no bound.
+fn bound(value: Option<u32>) -> Option<NonZeroU32> {
+    value.and_then(NonZeroU32::new)
+}
+
+/// Left out is the default, 0s is off.
+fn idle(value: Option<crds::Duration>) -> Option<Duration> {
+    value.map_or(Some(limits::IDLE_TIMEOUT), |d| {
+        Some(whole_ms(d.get())).filter(|d| !d.is_zero())
+    })
+}
+
+fn given(value: Option<crds::Duration>) -> Option<Duration> {
+    value.map(|d| whole_ms(d.get())).filter(|d| !d.is_zero())
+}
+
+fn pool(block: &crd::ConnectionPool) -> Result<Pool, Invalid> {
+    let (no_tcp, no_http) = (TcpPool::default(), HttpPool::default());
+    let crd::ConnectionPool { tcp, http } = block;
+    let TcpPool {
+        max_connections,
+        connect_timeout,
+        tcp_keepalive,
+        max_connection_duration,
+        idle_timeout: tcp_idle,
+    } = tcp.as_ref().unwrap_or(&no_tcp);
+    let HttpPool {
+        http1_max_pending_requests,
+        http2_max_requests,
+        max_requests_per_connection,
+        max_retries,
+        idle_timeout: http_idle,
+        h2_upgrade_policy,
+        use_client_protocol,
+        max_concurrent_streams,
+        http2_keep_alive,
+    } = http.as_ref().unwrap_or(&no_http);
+    refuse(&[(
+        "http.maxConcurrentStreams",
+        max_concurrent_streams.is_some_and(|n| n != i32::MAX.unsigned_abs()),
+    )])?;
+    refuse(&[("http.http2KeepAlive", http2_keep_alive.is_some())])?;
+    let upgrade = match h2_upgrade_policy.unwrap_or_default() {
+        H2UpgradePolicy::Default | H2UpgradePolicy::Upgrade => true,
+        H2UpgradePolicy::DoNotUpgrade => false,
+    };
+    Ok(Pool {
+        connect_timeout: given(*connect_timeout).unwrap_or(limits::CONNECT_TIMEOUT),
+        limits: Limits {
+            max_connections: bound(*max_connections),
+            max_pending_requests: bound(*http1_max_pending_requests),
+            max_requests: bound(*http2_max_requests),
+            max_retries: bound(*max_retries),
+            max_requests_per_connection: bound(*max_requests_per_connection),
+        },
+        timeouts: Timeouts {
+            http_idle: idle(*http_idle),
+            tcp_idle: idle(*tcp_idle),
+            max_connection: given(*max_connection_duration),
+        },
+        keepalive: tcp_keepalive.as_ref().map(
+            |TcpKeepalive {
+                 probes,
+                 time,
+                 interval,
+             }| Keepalive {
+                probes: bound(*probes),
+                time: given(*time),
+                interval: given(*interval),
+            },
+        ),
+        upgrade_to_http2: upgrade && *use_client_protocol != Some(true),
+    })
+}
+
+fn outlier(block: &crd::OutlierDetection) -> Result<Outlier, Invalid> {
+    let crd::OutlierDetection {
+        consecutive_errors,
+        split_external_local_origin_errors,
+        consecutive_local_origin_failures,
+        consecutive_gateway_errors,
+        consecutive_5xx_errors,
+        interval,
+        base_ejection_time,
+        max_ejection_percent,
+        min_health_percent,
+        outlier_detection_http_error_codes,
+    } = block;
+    refuse(&[("consecutiveErrors", consecutive_errors.is_some())])?;
+    refuse(&[(
+        "outlierDetectionHttpErrorCodes",
+        !outlier_detection_http_error_codes.is_empty(),
+    )])?;
+    let time = |value: Option<crds::Duration>, default| value.map_or(default, |d| whole_ms(d.get()));
+    Ok(Outlier {
+        consecutive_5xx: NonZeroU32::new(consecutive_5xx_errors.unwrap_or(5)),
+        consecutive_gateway_errors: bound(*consecutive_gateway_errors),
+        split_local_errors: *split_external_local_origin_errors == Some(true),
+        consecutive_local_failures: NonZeroU32::new(consecutive_local_origin_failures.unwrap_or(5)),
+        interval: time(*interval, Duration::from_secs(10)),
+        base_ejection: time(*base_ejection_time, Duration::from_secs(30)),
+        max_ejection_percent: max_ejection_percent.unwrap_or(10),
+        min_health_percent: min_health_percent.unwrap_or(0),
+    })
+}
+
+fn breaker(block: &crd::CircuitBreaker) -> Result<Breaker, Invalid> {
+    let crd::CircuitBreaker {
+        failure_threshold,
+        recovery_timeout,
+        half_open_requests,
+    } = block;
+    let at_least_one =
+        |field: &str, n| NonZeroU32::new(n).ok_or_else(|| Invalid::new(field, "is 0: use 1 or more"));
+    Ok(Breaker {
+        failure_threshold: at_least_one("failureThreshold", *failure_threshold)?,
+        recovery: whole_ms(recovery_timeout.get()),
+        half_open_requests: at_least_one("halfOpenRequests", *half_open_requests)?,
+    })
+}
+
+fn tls_mode(block: &crd::ClientTls) -> Result<TlsMode, Invalid> {
+    let crd::ClientTls {
+        mode,
+        client_certificate,
+        private_key,
+        ca_certificates,
+        credential_name,
+        subject_alt_names,
+        sni,
+        insecure_skip_verify,
+        ca_crl,
+    } = block;
+    refuse(&[("clientCertificate", client_certificate.is_some())])?;
+    refuse(&[("privateKey", private_key.is_some())])?;
+    refuse(&[("caCertificates", ca_certificates.is_some())])?;
+    refuse(&[("credentialName", credential_name.is_some())])?;
+    refuse(&[("subjectAltNames", !subject_alt_names.is_empty())])?;
+    refuse(&[("sni", sni.is_some())])?;
+    refuse(&[("insecureSkipVerify", *insecure_skip_verify == Some(true))])?;
+    refuse(&[("caCrl", ca_crl.is_some())])?;
+    match mode.unwrap_or_default() {
+        tls::TlsMode::Disable => Ok(TlsMode::Disable),
+        tls::TlsMode::IstioMutual => Ok(TlsMode::Mutual),
+        tls::TlsMode::Simple => Err(Invalid::new("mode", "SIMPLE is not supported yet")),
+        tls::TlsMode::Mutual => Err(Invalid::new(
+            "mode",
+            "MUTUAL is not supported yet: use ISTIO_MUTUAL",
+        )),
+    }
+}
+
+fn budget(block: &crd::RetryBudget) -> Result<RetryBudget, Invalid> {
+    let crd::RetryBudget {
+        percent,
+        min_retry_concurrency,
+        budget_interval,
+    } = block;
+    refuse(&[("budgetInterval", budget_interval.is_some_and(|d| !d.is_zero()))])?;
+    Ok(RetryBudget {
+        percent: percent.unwrap_or(limits::RETRY_BUDGET_PERCENT),
+        min_concurrency: min_retry_concurrency.unwrap_or(limits::RETRY_BUDGET_MIN),
+    })
+}

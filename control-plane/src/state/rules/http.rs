@@ -1,0 +1,281 @@
+//! One HTTP rule of a VirtualService, in the contract's types.
+
+use std::collections::BTreeMap;
+
+use api::{DirectResponse, HeaderChanges, HttpMatch, Invalid, Redirect, Retry, Rewrite, proto};
+use base64::Engine as _;
+use crds::string_match::Pattern;
+use crds::virtual_service::http as crd;
+use crds::virtual_service::{HttpRouteDestination, matching};
+
+use super::{
+    ActionTemplate, Filter, ForwardTemplate, HttpTemplate, Share, check_sum, only_gateways, port_number,
+    refuse, retry, target, weight, whole_ms,
+};
+
+/// The rule, ready but for proxy and port.
+pub(super) fn template(rule: &crd::HttpRoute, namespace: &str) -> Result<HttpTemplate, Invalid> {
+    let crd::HttpRoute {
+        name,
+        r#match,
+        route,
+        redirect,
+        direct_response,
+        delegate,
+        rewrite,
+        timeout,
+        retries,
+        fault,
+        mirror,
+        mirrors,
+        mirror_percent,
+        mirror_percentage,
+        cors_policy,
+        headers,
+    } = rule;
+    refuse(&[
+        ("delegate", delegate.is_some()),
+        ("fault", fault.is_some()),
+        ("mirror", mirror.is_some()),
+        ("mirrors", !mirrors.is_empty()),
+        ("mirrorPercent", mirror_percent.is_some()),
+        ("mirrorPercentage", mirror_percentage.is_some()),
+        ("corsPolicy", cors_policy.is_some()),
+    ])?;
+    let mut blocks = Vec::with_capacity(r#match.len());
+    for (i, block) in r#match.iter().enumerate() {
+        blocks.push(condition(block).map_err(|e| e.under(&format!("match[{i}]")))?);
+    }
+    let action = match (redirect, direct_response) {
+        (Some(redirect), _) => self::redirect(redirect).map_err(|e| e.under("redirect"))?,
+        (None, Some(direct)) => {
+            ActionTemplate::Direct(self::direct(direct).map_err(|e| e.under("directResponse"))?)
+        }
+        (None, None) => ActionTemplate::Forward(Box::new(ForwardTemplate {
+            shares: shares(route, namespace)?,
+            timeout: timeout.map(|t| whole_ms(t.get())).filter(|t| !t.is_zero()),
+            retry: match retries {
+                Some(retries) => retry::retry(retries).map_err(|e| e.under("retries"))?,
+                None => Retry::default(),
+            },
+            rewrite: rewrite
+                .as_ref()
+                .map(self::rewrite)
+                .transpose()
+                .map_err(|e| e.under("rewrite"))?,
+        })),
+    };
+    let (request_headers, response_headers) = changes(headers.as_ref())?;
+    Ok(HttpTemplate {
+        name: name.clone().unwrap_or_default(),
+        blocks,
+        action,
+        request_headers,
+        response_headers,
+    })
+}
+
+fn condition(block: &matching::HttpMatch) -> Result<(Filter, HttpMatch), Invalid> {
+    let matching::HttpMatch {
+        name,
+        uri,
+        scheme,
+        method,
+        authority,
+        headers,
+        without_headers,
+        query_params,
+        port,
+        source_labels,
+        source_namespace,
+        gateways,
+        ignore_uri_case,
+        stat_prefix,
+    } = block;
+    refuse(&[
+        ("statPrefix", stat_prefix.is_some()),
+        ("gateways", only_gateways(gateways)),
+    ])?;
+    let filter = Filter::new(*port, source_namespace.as_ref(), source_labels)?;
+    // The proxy compares authority and scheme in lower case, as they mean the same in any.
+    let condition = proto::HttpMatch {
+        name: name.clone().unwrap_or_default(),
+        uri: one("uri", uri.as_ref(), str::to_owned)?,
+        method: one("method", method.as_ref(), str::to_owned)?,
+        authority: one("authority", authority.as_ref(), str::to_ascii_lowercase)?,
+        scheme: one("scheme", scheme.as_ref(), str::to_ascii_lowercase)?,
+        headers: named("headers", headers)?,
+        without_headers: named("withoutHeaders", without_headers)?,
+        query: named("queryParams", query_params)?,
+        ignore_uri_case: *ignore_uri_case == Some(true),
+    };
+    Ok((filter, HttpMatch::try_from(condition)?))
+}
+
+fn one(
+    field: &str,
+    text: Option<&crds::StringMatch>,
+    spelling: fn(&str) -> String,
+) -> Result<Option<proto::StringMatch>, Invalid> {
+    text.map(|text| string_match(field, text, spelling)).transpose()
+}
+
+fn named(
+    field: &str,
+    conditions: &BTreeMap<String, crds::StringMatch>,
+) -> Result<Vec<proto::NamedMatch>, Invalid> {
+    let each = conditions.iter().map(|(name, text)| {
+        Ok(proto::NamedMatch {
+            name: name.clone(),
+            value: Some(string_match(&format!("{field}.{name}"), text, str::to_owned)?),
+        })
+    });
+    each.collect()
+}
+
+fn string_match(
+    field: &str,
+    text: &crds::StringMatch,
+    spelling: fn(&str) -> String,
+) -> Result<proto::StringMatch, Invalid> {
+    use proto::string_match::Pattern as Pb;
+    let pattern = match text.pattern() {
+        Some(Pattern::Exact(text)) => Pb::Exact(spelling(text)),
+        Some(Pattern::Prefix(text)) => Pb::Prefix(spelling(text)),
+        Some(Pattern::Regex(text)) => Pb::Regex(text.to_owned()),
+        Some(Pattern::Present) => Pb::Present(true),
+        None => {
+            return Err(Invalid::new(
+                field,
+                "has several of exact, prefix and regex: keep one",
+            ));
+        }
+    };
+    Ok(proto::StringMatch {
+        pattern: Some(pattern),
+    })
+}
+
+fn shares(route: &[HttpRouteDestination], namespace: &str) -> Result<Vec<Share>, Invalid> {
+    let share = |(i, to): (usize, &HttpRouteDestination)| {
+        let HttpRouteDestination {
+            destination,
+            weight: given,
+            headers,
+        } = to;
+        let under = |e: Invalid| e.under(&format!("route[{i}]"));
+        let (request_headers, response_headers) = changes(headers.as_ref()).map_err(under)?;
+        Ok(Share {
+            target: target(destination, namespace).map_err(|e| under(e.under("destination")))?,
+            weight: weight(*given, route.len()).map_err(under)?,
+            request_headers,
+            response_headers,
+        })
+    };
+    let shares = route
+        .iter()
+        .enumerate()
+        .map(share)
+        .collect::<Result<Vec<_>, Invalid>>()?;
+    check_sum(&shares)?;
+    Ok(shares)
+}
+
+fn rewrite(rewrite: &crd::Rewrite) -> Result<Rewrite, Invalid> {
+    let crd::Rewrite {
+        uri,
+        authority,
+        uri_regex_rewrite,
+    } = rewrite;
+    refuse(&[("uriRegexRewrite", uri_regex_rewrite.is_some())])?;
+    Rewrite::try_from(proto::Rewrite {
+        uri: uri.clone().unwrap_or_default(),
+        authority: authority.clone().unwrap_or_default(),
+    })
+}
+
+fn redirect(redirect: &crd::Redirect) -> Result<ActionTemplate, Invalid> {
+    let crd::Redirect {
+        uri,
+        authority,
+        scheme,
+        redirect_code,
+        prefix_rewrite,
+        port,
+        derive_port,
+    } = redirect;
+    refuse(&[("prefixRewrite", prefix_rewrite.is_some())])?;
+    let port = port.map(|p| port_number("port", p)).transpose()?;
+    Ok(ActionTemplate::Redirect {
+        redirect: Redirect::try_from(proto::Redirect {
+            uri: uri.clone().unwrap_or_default(),
+            authority: authority.clone().unwrap_or_default(),
+            scheme: scheme.clone().unwrap_or_default(),
+            port: port.map_or(0, u32::from),
+            status: redirect_code.unwrap_or(0),
+        })?,
+        to_own_port: port.is_none() && *derive_port == Some(crd::DerivePort::FromRequestPort),
+    })
+}
+
+fn direct(direct: &crd::DirectResponse) -> Result<DirectResponse, Invalid> {
+    let crd::DirectResponse { status, body } = direct;
+    let body = match body {
+        None => Vec::new(),
+        Some(crd::Body {
+            string: Some(text),
+            bytes: None,
+        }) => text.clone().into_bytes(),
+        Some(crd::Body {
+            string: None,
+            bytes: Some(text),
+        }) => base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map_err(|e| Invalid::new("body.bytes", format!("is not base64: {e}")))?,
+        Some(
+            crd::Body {
+                string: None,
+                bytes: None,
+            }
+            | crd::Body {
+                string: Some(_),
+                bytes: Some(_),
+            },
+        ) => {
+            return Err(Invalid::new("body", "needs one of string and bytes"));
+        }
+    };
+    DirectResponse::try_from(proto::DirectResponse {
+        status: *status,
+        body,
+    })
+}
+
+/// Changes of requests and of responses.
+fn changes(headers: Option<&crd::Headers>) -> Result<(HeaderChanges, HeaderChanges), Invalid> {
+    let Some(crd::Headers { request, response }) = headers else {
+        return Ok(Default::default());
+    };
+    Ok((
+        direction(request.as_ref()).map_err(|e| e.under("headers.request"))?,
+        direction(response.as_ref()).map_err(|e| e.under("headers.response"))?,
+    ))
+}
+
+fn direction(changes: Option<&crd::HeaderChanges>) -> Result<HeaderChanges, Invalid> {
+    let Some(crd::HeaderChanges { set, add, remove }) = changes else {
+        return Ok(HeaderChanges::default());
+    };
+    let list = |headers: &BTreeMap<String, String>| {
+        let pb = |(name, value): (&String, &String)| proto::Header {
+            name: name.clone(),
+            value: value.clone(),
+        };
+        headers.iter().map(pb).collect()
+    };
+    HeaderChanges::try_from(proto::HeaderChanges {
+        set: list(set),
+        add: list(add),
+        remove: remove.clone(),
+    })
+}
