@@ -1,8 +1,24 @@
 //! From the world to what one proxy gets under one name: a pure function, with what it was made from.
+//!
+//! Names: a Destination is `ip:port`; a Route and Endpoints are `host:port` with the Service's full name; a Cluster is
+//! `host:port` or `host:port|subset`; Inbound is `self`. A name that nothing stands behind is `Absent` with the reason,
+//! and depends on what would have to appear.
 
-use api::{Body, ObjectRef, Resource, ResourceName};
+mod cluster;
+mod declared;
+mod destination;
+mod endpoints;
+mod inbound;
+mod name;
+mod route;
+
+use std::collections::BTreeSet;
+
+use api::{Body, Kind, ObjectRef, Resource, ResourceName};
 
 use crate::state::{Dependency, Proxy, World};
+
+pub use name::WORKLOAD_CLUSTER;
 
 /// A compiled resource.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,13 +31,44 @@ pub struct Compiled {
     pub sources: Vec<ObjectRef>,
 }
 
-/// Compiles what `proxy` gets under `name`.
+/// Compiles what `proxy` gets under `name`. The trust bundle is the authority's, not the world's: here it is absent.
 #[must_use]
-pub fn compile(_world: &World, _proxy: &Proxy, name: &ResourceName) -> Compiled {
-    let body = Body::Absent(format!("nothing is known of {name}"));
+pub fn compile(world: &World, proxy: &Proxy, name: &ResourceName) -> Compiled {
+    let mut from = From::default();
+    let body = match name.kind {
+        Kind::Destination => destination::destination(world, &name.name, &mut from),
+        Kind::Route => route::route(world, proxy, &name.name, &mut from),
+        Kind::Cluster => cluster::cluster(world, proxy, &name.name, &mut from),
+        Kind::Endpoints => endpoints::endpoints(world, &name.name, &mut from),
+        Kind::Inbound => inbound::inbound(world, proxy, &name.name, &mut from),
+        Kind::TrustBundle => Err("the trust bundle is kept by the certificate authority".to_owned()),
+    };
     Compiled {
-        resource: Resource::new(name.clone(), body),
-        depends: Vec::new(),
-        sources: Vec::new(),
+        resource: Resource::new(name.clone(), body.unwrap_or_else(Body::Absent)),
+        depends: from.depends.into_iter().collect(),
+        sources: from.sources.into_iter().collect(),
     }
 }
+
+/// A body, or why there is none.
+type Outcome = Result<Body, String>;
+
+/// What a resource is made from, collected on the way.
+#[derive(Debug, Default)]
+struct From {
+    depends: BTreeSet<Dependency>,
+    sources: BTreeSet<ObjectRef>,
+}
+
+impl From {
+    fn depend(&mut self, on: Dependency) {
+        self.depends.insert(on);
+    }
+
+    fn source(&mut self, object: ObjectRef) {
+        self.sources.insert(object);
+    }
+}
+
+#[cfg(test)]
+mod tests;

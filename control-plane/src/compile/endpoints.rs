@@ -1,0 +1,115 @@
+//! The addresses behind one port of a Service, each with the identity expected there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use api::{Body, Endpoint, Endpoints, SpiffeId, limits, names};
+use crds::peer_authentication::{MtlsMode, mode_for};
+
+use super::name::{WORKLOAD_CLUSTER, read_service_port};
+use super::{From, Outcome};
+use crate::state::{Dependency, Pod, Service, Slice, SliceEntry, World};
+
+pub(super) fn endpoints(world: &World, name: &str, from: &mut From) -> Outcome {
+    if name == WORKLOAD_CLUSTER {
+        // Such pods come with their Destination.
+        return Ok(Body::Endpoints(Endpoints::default()));
+    }
+    let (host, number) = read_service_port(name)?;
+    from.depend(Dependency::endpoints(&host));
+    let service = world
+        .service(&host)
+        .ok_or_else(|| format!("there is no Service {host}"))?;
+    let port = service.port(number).ok_or_else(|| {
+        let ports = service.port_list();
+        format!("{number} is not a port of {host}: it has {ports}")
+    })?;
+    let keys: BTreeSet<&str> = world
+        .governing(&host)
+        .flat_map(|(_, policy)| policy.label_keys())
+        .collect();
+    // By address, so that each comes once and the order is the same whatever the slices' order.
+    let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
+    for slice in one_family(world.slices_of(&host).collect(), service) {
+        for (_, number) in slice.ports.iter().filter(|(name, _)| *name == port.name) {
+            for entry in slice.entries.iter().filter(|entry| takes_traffic(entry, service)) {
+                let address = SocketAddr::new(entry.address, *number);
+                endpoints
+                    .entry(address)
+                    .or_insert_with(|| endpoint(world, entry, address, &keys, from));
+            }
+        }
+    }
+    if endpoints.len() > limits::MAX_ENDPOINTS {
+        let (count, most) = (endpoints.len(), limits::MAX_ENDPOINTS);
+        return Err(format!(
+            "{name} has {count} endpoints, and {most} is the most: split the Service"
+        ));
+    }
+    Ok(Body::Endpoints(Endpoints {
+        endpoints: endpoints.into_values().collect(),
+    }))
+}
+
+fn takes_traffic(entry: &SliceEntry, service: &Service) -> bool {
+    service.publish_not_ready || (entry.ready && !entry.terminating)
+}
+
+/// Of a Service with addresses of both families, those of its primary one: otherwise each pod would be there twice.
+fn one_family<'a>(slices: Vec<&'a Slice>, service: &Service) -> impl Iterator<Item = &'a Slice> {
+    let has_entries = |v6| {
+        slices
+            .iter()
+            .any(|slice| slice.v6 == v6 && !slice.entries.is_empty())
+    };
+    let preferred = service.prefers_v6;
+    let family = if has_entries(preferred) {
+        preferred
+    } else {
+        !preferred
+    };
+    slices.into_iter().filter(move |slice| slice.v6 == family)
+}
+
+fn endpoint(
+    world: &World,
+    entry: &SliceEntry,
+    address: SocketAddr,
+    keys: &BTreeSet<&str>,
+    from: &mut From,
+) -> Endpoint {
+    // A pod that the slice names and we do not know (yet) is none: whoever has the address else is another.
+    let pod = match &entry.pod {
+        Some(name) => world.pod(name),
+        None => world.pod_at(entry.address),
+    };
+    let labels = pod.into_iter().flat_map(|pod| &pod.labels);
+    let name = pod.map(|pod| &pod.name).or(entry.pod.as_ref());
+    Endpoint {
+        address,
+        weight: pod.map_or(1, |pod| pod.weight.get()),
+        identity: pod.and_then(|pod| identity(world, pod, address.port(), from)),
+        labels: labels
+            .filter(|(key, _)| keys.contains(key.as_str()))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+        zone: entry.zone.clone(),
+        pod: name.map(|name| name.name.clone()).unwrap_or_default(),
+    }
+}
+
+/// The identity to expect at a port of a pod; `None` where its policy has no mutual TLS, or it has no proxy.
+pub(super) fn identity(world: &World, pod: &Pod, port: u16, from: &mut From) -> Option<SpiffeId> {
+    let identity = pod.identity(world.trust_domain())?;
+    let namespace = &pod.name.namespace;
+    from.depend(Dependency::Policies(namespace.clone()));
+    from.depend(Dependency::Policies(names::ROOT_NAMESPACE.to_owned()));
+    let policies = world
+        .policies_for(namespace)
+        .into_iter()
+        .map(|(_, policy)| policy);
+    match mode_for(policies, namespace, &pod.labels, port).mode {
+        MtlsMode::Disable => None,
+        MtlsMode::Permissive | MtlsMode::Strict => Some(identity),
+    }
+}

@@ -1,0 +1,206 @@
+//! How one proxy routes traffic to one port of a Service: the VirtualService that steers it, seen from this client and
+//! this port, or the default to all endpoints.
+//!
+//! A VirtualService with rules for requests decides about all requests: none that matches means 404, also when no rule
+//! is for this client or port. It is the same for connections, apart from requests.
+
+use std::collections::BTreeMap;
+
+use api::{
+    Action, Body, Forward, HeaderChanges, HttpRule, ObjectRef, Retry, Route, Split, TcpRule, WeightedCluster,
+};
+
+use super::declared::declared;
+use super::name::{read_service_port, service_port, subset};
+use super::{From, Outcome};
+use crate::state::rules::{ActionTemplate, ForwardTemplate, HttpTemplate, Rules, Share, Target, TcpTemplate};
+use crate::state::{Dependency, ObjectName, Proxy, ServiceName, World};
+
+pub(super) fn route(world: &World, proxy: &Proxy, name: &str, from: &mut From) -> Outcome {
+    let (host, number) = read_service_port(name)?;
+    from.depend(Dependency::service(&host));
+    let service = world
+        .service(&host)
+        .ok_or_else(|| format!("there is no Service {host}"))?;
+    let port = service.port(number).ok_or_else(|| {
+        let ports = service.port_list();
+        format!("{number} is not a port of {host}: it has {ports}")
+    })?;
+    let mut route = Route {
+        host: host.to_string(),
+        port: number,
+        protocol: declared(&port.name, port.app_protocol.as_deref()),
+        http: vec![default_http(&host, number)],
+        tcp: vec![default_tcp(&host, number)],
+    };
+    if let Some((object, rules)) = world.steering(&host) {
+        if rules.looks_at_labels() {
+            from.depend(Dependency::pod(&ObjectName::new(&proxy.namespace, &proxy.pod)));
+        }
+        let view = View {
+            ports: ports(world, rules, number, from),
+            object: &object,
+            proxy,
+            port: number,
+        };
+        if !rules.http.is_empty() {
+            route.http = rules.http.iter().filter_map(|rule| view.http(rule)).collect();
+        }
+        if !rules.tcp.is_empty() {
+            route.tcp = rules.tcp.iter().filter_map(|rule| view.tcp(rule)).collect();
+        }
+        from.source(object);
+    }
+    Ok(Body::Route(Box::new(route)))
+}
+
+fn default_http(host: &ServiceName, port: u16) -> HttpRule {
+    HttpRule {
+        name: String::new(),
+        source: None,
+        matches: Vec::new(),
+        action: Action::Forward(Box::new(Forward {
+            split: Split::to(service_port(host, port)),
+            timeout: None,
+            retry: Retry::default(),
+            rewrite: None,
+        })),
+        request_headers: HeaderChanges::default(),
+        response_headers: HeaderChanges::default(),
+    }
+}
+
+fn default_tcp(host: &ServiceName, port: u16) -> TcpRule {
+    TcpRule {
+        name: String::new(),
+        source: None,
+        sni: Vec::new(),
+        split: Split::to(service_port(host, port)),
+    }
+}
+
+/// The ports of targets that name none: a Service's only port, else the one that was dialled.
+fn ports<'a>(
+    world: &World,
+    rules: &'a Rules,
+    dialled: u16,
+    from: &mut From,
+) -> BTreeMap<&'a ServiceName, u16> {
+    let without = rules
+        .references
+        .iter()
+        .map(|r| &r.target)
+        .filter(|target| target.port.is_none());
+    let port = |target: &'a Target| {
+        from.depend(Dependency::service(&target.service));
+        let ports = world
+            .service(&target.service)
+            .map(|s| s.ports.as_slice())
+            .unwrap_or_default();
+        let port = match ports {
+            [only] => only.number,
+            _ => dialled,
+        };
+        (&target.service, port)
+    };
+    without.map(port).collect()
+}
+
+/// The rules of one object as one proxy sees them on one port.
+struct View<'a> {
+    object: &'a ObjectRef,
+    proxy: &'a Proxy,
+    port: u16,
+    ports: BTreeMap<&'a ServiceName, u16>,
+}
+
+impl View<'_> {
+    /// The rule, unless each of its blocks is for other clients or ports.
+    fn http(&self, rule: &HttpTemplate) -> Option<HttpRule> {
+        let here = rule
+            .blocks
+            .iter()
+            .filter(|(filter, _)| filter.holds(self.proxy, self.port));
+        let matches: Vec<_> = here.map(|(_, condition)| condition.clone()).collect();
+        if matches.is_empty() && !rule.blocks.is_empty() {
+            return None;
+        }
+        Some(HttpRule {
+            name: rule.name.clone(),
+            source: Some(self.object.clone()),
+            matches,
+            action: self.action(&rule.action),
+            request_headers: rule.request_headers.clone(),
+            response_headers: rule.response_headers.clone(),
+        })
+    }
+
+    fn tcp(&self, rule: &TcpTemplate) -> Option<TcpRule> {
+        let here = rule
+            .blocks
+            .iter()
+            .filter(|(filter, _)| filter.holds(self.proxy, self.port));
+        let blocks: Vec<_> = here.collect();
+        if blocks.is_empty() && !rule.blocks.is_empty() {
+            return None;
+        }
+        Some(TcpRule {
+            name: String::new(),
+            source: Some(self.object.clone()),
+            sni: blocks
+                .into_iter()
+                .flat_map(|(_, sni)| sni.iter().cloned())
+                .collect(),
+            split: self.split(&rule.shares),
+        })
+    }
+
+    fn action(&self, action: &ActionTemplate) -> Action {
+        match action {
+            ActionTemplate::Forward(forward) => {
+                let ForwardTemplate {
+                    shares,
+                    timeout,
+                    retry,
+                    rewrite,
+                } = &**forward;
+                Action::Forward(Box::new(Forward {
+                    split: self.split(shares),
+                    timeout: *timeout,
+                    retry: retry.clone(),
+                    rewrite: rewrite.clone(),
+                }))
+            }
+            ActionTemplate::Redirect {
+                redirect,
+                to_own_port,
+            } => {
+                let mut redirect = redirect.clone();
+                if *to_own_port {
+                    redirect.port = Some(self.port);
+                }
+                Action::Redirect(redirect)
+            }
+            ActionTemplate::Direct(direct) => Action::Direct(direct.clone()),
+        }
+    }
+
+    fn split(&self, shares: &[Share]) -> Split {
+        let share = |share: &Share| WeightedCluster {
+            cluster: self.cluster(&share.target),
+            weight: share.weight,
+            request_headers: share.request_headers.clone(),
+            response_headers: share.response_headers.clone(),
+        };
+        Split::new(shares.iter().map(share).collect())
+            .expect("the sum of weights was checked with the object")
+    }
+
+    fn cluster(&self, target: &Target) -> String {
+        let port = target
+            .port
+            .or_else(|| self.ports.get(&target.service).copied())
+            .unwrap_or(self.port);
+        subset(&target.service, port, target.subset.as_deref())
+    }
+}

@@ -1,0 +1,228 @@
+use std::time::Duration;
+
+use api::{Balancer, Cluster, TlsMode};
+
+use super::*;
+use crate::state::testing::*;
+
+fn cluster_for(world: &World, namespace: &str, name: &str) -> Result<Cluster, String> {
+    let proxy = world.proxy(namespace, "p", "p");
+    match compiled(world, &proxy, Kind::Cluster, name).resource.body {
+        Body::Cluster(cluster) => Ok(*cluster),
+        Body::Absent(reason) => Err(reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+const NAME: &str = "reviews.shop.svc.cluster.local:9080";
+
+fn balancer(simple: &str) -> String {
+    format!("  host: reviews.shop\n  trafficPolicy: {{loadBalancer: {{simple: {simple}}}}}")
+}
+
+#[test]
+fn without_a_rule_every_default_holds() {
+    let world = world(&shop());
+    assert_eq!(cluster_for(&world, "shop", NAME), Ok(Cluster::of(NAME)));
+}
+
+#[test]
+fn the_clients_namespace_goes_before_the_services_and_that_before_the_root() {
+    let client = object("DestinationRule", "client", "c", &balancer("RANDOM"));
+    let own = object("DestinationRule", "shop", "s", &balancer("ROUND_ROBIN"));
+    let root = object("DestinationRule", "hauberk-system", "r", &balancer("PEAK_EWMA"));
+    let stranger = object("DestinationRule", "stranger", "x", &balancer("RANDOM"));
+    let seen = |objects: &[&String], from: &str| {
+        let rules: String = objects.iter().map(|o| o.as_str()).collect();
+        let cluster = cluster_for(&world(&(shop() + &rules)), from, NAME).unwrap();
+        (
+            cluster.balancer,
+            cluster
+                .sources
+                .iter()
+                .map(|s| s.namespace.clone())
+                .collect::<Vec<_>>(),
+        )
+    };
+    let from = |ns: &str| vec![ns.to_owned()];
+    assert_eq!(
+        seen(&[&client, &own, &root], "client"),
+        (Balancer::Random, from("client"))
+    );
+    assert_eq!(
+        seen(&[&client, &own, &root], "shop"),
+        (Balancer::RoundRobin, from("shop"))
+    );
+    assert_eq!(
+        seen(&[&client, &own, &root], "elsewhere"),
+        (Balancer::RoundRobin, from("shop"))
+    );
+    assert_eq!(
+        seen(&[&client, &root], "elsewhere"),
+        (Balancer::PeakEwma, from("hauberk-system"))
+    );
+    assert_eq!(seen(&[&stranger], "elsewhere"), (Balancer::LeastRequest, vec![]));
+}
+
+const EVERY_FIELD: &str = "  host: reviews
+  trafficPolicy:
+    loadBalancer: {simple: LEAST_CONN}
+    connectionPool:
+      tcp:
+        maxConnections: 1
+        connectTimeout: 2s
+        maxConnectionDuration: 3s
+        idleTimeout: 0s
+        tcpKeepalive: {probes: 4, time: 5s, interval: 6s}
+      http:
+        http1MaxPendingRequests: 7
+        http2MaxRequests: 8
+        maxRequestsPerConnection: 0
+        maxRetries: 9
+        idleTimeout: 10s
+        h2UpgradePolicy: DO_NOT_UPGRADE
+    outlierDetection: {consecutive5xxErrors: 0, consecutiveGatewayErrors: 3, splitExternalLocalOriginErrors: true}
+    circuitBreaker: {failureThreshold: 11, recoveryTimeout: 12s, halfOpenRequests: 13}
+    tls: {mode: ISTIO_MUTUAL}
+    retryBudget: {percent: 14, minRetryConcurrency: 15}";
+
+#[test]
+fn every_field_reaches_the_cluster() {
+    let rule = destination_rule("all", EVERY_FIELD);
+    let cluster = cluster_for(&world(&(shop() + &rule)), "shop", NAME).unwrap();
+    let secs = |n| Some(Duration::from_secs(n));
+    assert_eq!(
+        (cluster.balancer, cluster.tls),
+        (Balancer::LeastRequest, TlsMode::Mutual)
+    );
+    assert_eq!(
+        (cluster.connect_timeout, cluster.upgrade_to_http2),
+        (Duration::from_secs(2), false)
+    );
+    let limits = cluster.limits;
+    let numbers = [
+        limits.max_connections,
+        limits.max_pending_requests,
+        limits.max_requests,
+        limits.max_retries,
+    ];
+    assert_eq!(numbers.map(|n| n.unwrap().get()), [1, 7, 8, 9]);
+    assert_eq!(limits.max_requests_per_connection, None);
+    let timeouts = cluster.timeouts;
+    assert_eq!(
+        (timeouts.http_idle, timeouts.tcp_idle, timeouts.max_connection),
+        (secs(10), None, secs(3))
+    );
+    let keepalive = cluster.keepalive.unwrap();
+    assert_eq!(
+        (
+            keepalive.probes.unwrap().get(),
+            keepalive.time,
+            keepalive.interval
+        ),
+        (4, secs(5), secs(6))
+    );
+    let outlier = cluster.outlier.unwrap();
+    assert_eq!(
+        (
+            outlier.consecutive_5xx,
+            outlier.consecutive_gateway_errors.unwrap().get()
+        ),
+        (None, 3)
+    );
+    assert_eq!(outlier.consecutive_local_failures.map(|n| n.get()), Some(5));
+    assert_eq!(
+        (outlier.interval, outlier.base_ejection),
+        (Duration::from_secs(10), Duration::from_secs(30))
+    );
+    assert_eq!(
+        (
+            outlier.split_local_errors,
+            outlier.max_ejection_percent,
+            outlier.min_health_percent
+        ),
+        (true, 10, 0)
+    );
+    let breaker = cluster.breaker.unwrap();
+    assert_eq!(
+        (breaker.failure_threshold.get(), breaker.half_open_requests.get()),
+        (11, 13)
+    );
+    assert_eq!(breaker.recovery, Duration::from_secs(12));
+    assert_eq!(
+        (cluster.retry_budget.percent, cluster.retry_budget.min_concurrency),
+        (14.0, 15)
+    );
+}
+
+#[test]
+fn the_modes_of_tls_and_the_balancers_are_told_apart() {
+    let with_policy = |policy: &str| {
+        let rule = destination_rule("d", &format!("  host: reviews\n  trafficPolicy: {policy}"));
+        cluster_for(&world(&(shop() + &rule)), "shop", NAME).unwrap()
+    };
+    for (policy, expected) in [
+        ("{loadBalancer: {}}", TlsMode::Auto),
+        ("{tls: {}}", TlsMode::Disable),
+        ("{tls: {mode: DISABLE}}", TlsMode::Disable),
+        ("{tls: {mode: ISTIO_MUTUAL}}", TlsMode::Mutual),
+    ] {
+        assert_eq!(with_policy(policy).tls, expected, "{policy}");
+    }
+    for (simple, expected) in [
+        ("UNSPECIFIED", Balancer::LeastRequest),
+        ("LEAST_REQUEST", Balancer::LeastRequest),
+        ("RANDOM", Balancer::Random),
+        ("ROUND_ROBIN", Balancer::RoundRobin),
+        ("PEAK_EWMA", Balancer::PeakEwma),
+    ] {
+        assert_eq!(
+            with_policy(&format!("{{loadBalancer: {{simple: {simple}}}}}")).balancer,
+            expected
+        );
+    }
+}
+
+#[test]
+fn a_subset_has_its_labels_and_says_who_defines_it() {
+    let second = destination_rule(
+        "s-second",
+        "  host: reviews
+  trafficPolicy: {loadBalancer: {simple: RANDOM}}
+  subsets: [{name: v2, labels: {version: other}}, {name: v3, labels: {version: v3}}]",
+    );
+    let world = world(&[shop(), reviews_subsets(), second].concat());
+    let v2 = cluster_for(&world, "shop", &format!("{NAME}|v2")).unwrap();
+    assert_eq!(
+        format!("{:?}", v2.subset),
+        r#"{"version": "v2"}"#,
+        "the older object has the name"
+    );
+    assert_eq!((v2.balancer, v2.endpoints.as_str()), (Balancer::Random, NAME));
+    let names: Vec<_> = v2.sources.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["reviews", "s-second"]);
+    assert!(cluster_for(&world, "shop", &format!("{NAME}|v3")).is_ok());
+    let reason = cluster_for(&world, "shop", &format!("{NAME}|v4")).unwrap_err();
+    assert!(
+        reason.contains("`v4`") && reason.contains("v1, v2, v3"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_subset_that_only_some_clients_see_is_absent_for_the_others() {
+    let rule = object(
+        "DestinationRule",
+        "client",
+        "d",
+        "  host: reviews.shop\n  subsets: [{name: mine}]",
+    );
+    let world = world(&[shop(), reviews_subsets(), rule].concat());
+    assert!(cluster_for(&world, "client", &format!("{NAME}|mine")).is_ok());
+    assert!(cluster_for(&world, "shop", &format!("{NAME}|mine")).is_err());
+    let reason = cluster_for(&world, "client", &format!("{NAME}|v1")).unwrap_err();
+    assert!(
+        reason.contains("namespace `client`") && reason.contains("there is mine"),
+        "{reason}"
+    );
+}
