@@ -40,7 +40,7 @@ impl Current {
         self.0.load_full()
     }
 
-    fn store(&self, snapshot: Arc<Snapshot>) {
+    pub(crate) fn store(&self, snapshot: Arc<Snapshot>) {
         self.0.store(snapshot);
     }
 }

@@ -1,1 +1,233 @@
-//! tests
+use api::{Body, Kind, Resource, ResourceName, names};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::config::testing::{Operator, Session, eventually, new, settings};
+use crate::identity::testing::{Ca, empty, id, install};
+
+struct Running {
+    address: SocketAddr,
+    identity: Identity,
+    operator: Operator,
+    draining: watch::Sender<bool>,
+    handle: Handle,
+    _token: tempfile::NamedTempFile,
+}
+
+async fn running() -> Running {
+    let (settings, token) = settings();
+    let (handle, client, metrics) = new(&settings);
+    let (operator, channel) = Operator::in_memory();
+    tokio::spawn(client.run(channel));
+    let identity = empty();
+    let (draining, is_draining) = watch::channel(false);
+    let admin = Admin::new(
+        handle.clone(),
+        identity.clone(),
+        metrics,
+        &settings.operator,
+        is_draining,
+    );
+    let listener = Admin::bind(settings.admin).await.expect("listens");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(admin.serve(listener));
+    Running {
+        address,
+        identity,
+        operator,
+        draining,
+        handle,
+        _token: token,
+    }
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: proxy\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("writes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("reads");
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .expect("a status");
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (status, body.to_owned())
+}
+
+fn json(body: &str) -> serde_json::Value {
+    serde_json::from_str(body).expect("JSON")
+}
+
+/// Everything that a proxy needs to be ready; the stream stays open until what comes back is dropped.
+async fn configure(running: &mut Running, ca: &Ca) -> Session {
+    let (session, _) = running.operator.welcome().await;
+    let inbound = api::Inbound {
+        policy: api::TlsPolicy::Permissive,
+        ports: Vec::new(),
+        sources: Vec::new(),
+    };
+    let resource = |kind, name: &str, body| Resource::new(ResourceName::new(kind, name), body).into();
+    let inbound = resource(Kind::Inbound, names::INBOUND_SELF, Body::Inbound(inbound));
+    let trust = resource(
+        Kind::TrustBundle,
+        names::TRUST_BUNDLE_MESH,
+        Body::TrustBundle(ca.bundle()),
+    );
+    session.update(vec![inbound, trust]).await;
+    running.handle.ready().await;
+    session
+}
+
+#[tokio::test]
+async fn ready_says_what_is_missing_until_nothing_is() {
+    let mut running = running().await;
+    let ca = Ca::new();
+    let (status, body) = ask(running.address, "GET", "/health/ready").await;
+    assert_eq!(status, 503);
+    assert!(
+        body.contains("first configuration") && body.contains("no certificate"),
+        "{body}"
+    );
+    assert_eq!(ask(running.address, "GET", "/health/live").await.0, 200);
+    let (_, body) = ask(running.address, "GET", "/health").await;
+    assert_eq!(json(&body)["status"], "starting");
+
+    let _session = configure(&mut running, &ca).await;
+    let (status, body) = ask(running.address, "GET", "/health/ready").await;
+    assert_eq!(status, 503);
+    assert!(
+        !body.contains("first configuration") && body.contains("no certificate"),
+        "{body}"
+    );
+
+    install(&running.identity, &ca.certificate(&id("web")), &ca.bundle());
+    assert_eq!(
+        ask(running.address, "GET", "/health/ready").await,
+        (200, "ready\n".to_owned())
+    );
+
+    running.draining.send_replace(true);
+    let (status, body) = ask(running.address, "GET", "/ready").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("shutting down"), "{body}");
+    let (_, body) = ask(running.address, "GET", "/health").await;
+    assert_eq!(json(&body)["status"], "draining");
+}
+
+#[tokio::test]
+async fn health_shows_the_process_and_what_it_depends_on() {
+    let mut running = running().await;
+    let ca = Ca::new();
+    let _session = configure(&mut running, &ca).await;
+    install(&running.identity, &ca.certificate(&id("web")), &ca.bundle());
+    let (status, body) = ask(running.address, "GET", "/health").await;
+    let health = json(&body);
+    assert_eq!(status, 200);
+    assert_eq!(health["status"], "ok");
+    assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
+    for number in [
+        "/process/cpu_seconds",
+        "/process/resident_bytes",
+        "/disk/free_bytes",
+        "/uptime_seconds",
+    ] {
+        assert!(
+            health.pointer(number).is_some_and(serde_json::Value::is_number),
+            "{number}: {health}"
+        );
+    }
+    let operator = &health["dependencies"]["operator"];
+    assert_eq!(operator["state"], "connected");
+    assert_eq!(operator["address"], "https://operator.hauberk-system.svc:15010");
+    assert!(operator["latency_ms"].is_number() && operator["last_received"].is_string());
+    let certificate = &health["dependencies"]["certificate"];
+    assert_eq!(certificate["state"], "valid");
+    assert!(
+        certificate["expires_in_seconds"]
+            .as_u64()
+            .is_some_and(|s| s > 3600),
+        "{certificate}"
+    );
+}
+
+#[tokio::test]
+async fn an_operator_that_is_gone_makes_it_degraded_but_keeps_it_ready() {
+    let mut running = running().await;
+    let ca = Ca::new();
+    install(&running.identity, &ca.certificate(&id("web")), &ca.bundle());
+    let session = configure(&mut running, &ca).await;
+    drop(session);
+    let handle = running.handle.clone();
+    eventually("disconnected", || !handle.link().connected).await;
+    assert_eq!(ask(running.address, "GET", "/health/ready").await.0, 200);
+    let (_, body) = ask(running.address, "GET", "/health").await;
+    let health = json(&body);
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["dependencies"]["operator"]["state"], "disconnected");
+    assert!(
+        health["reasons"][0]
+            .as_str()
+            .is_some_and(|r| r.starts_with("operator: ")),
+        "{health}"
+    );
+}
+
+#[tokio::test]
+async fn views_show_resources_clusters_and_metrics() {
+    let mut running = running().await;
+    let _session = configure(&mut running, &Ca::new()).await;
+    let (status, body) = ask(running.address, "GET", "/config").await;
+    assert_eq!(status, 200);
+    let config = json(&body);
+    assert_eq!(config["operator"]["connected"], true);
+    assert_eq!(config["operator"]["reconnects"], 0);
+    let resources = config["resources"].as_array().expect("a list");
+    assert_eq!(resources.len(), 2);
+    for resource in resources {
+        assert_eq!(resource["state"], "active");
+        assert!(
+            resource["version"].is_string() && resource["applied"].is_string(),
+            "{resource}"
+        );
+    }
+    assert_eq!(
+        ask(running.address, "GET", "/clusters").await,
+        (200, "[]\n".to_owned())
+    );
+    let (status, body) = ask(running.address, "GET", "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(body.contains("hauberk_operator_connected 1") && body.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn other_paths_list_what_there_is_and_nothing_can_be_changed() {
+    let running = running().await;
+    let (status, body) = ask(running.address, "GET", "/nothing").await;
+    assert_eq!(status, 404);
+    assert!(PATHS.iter().all(|path| body.contains(path)), "{body}");
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        assert_eq!(ask(running.address, method, "/health").await.0, 405, "{method}");
+    }
+    let (status, body) = ask(running.address, "HEAD", "/health").await;
+    assert_eq!((status, body.as_str()), (200, ""));
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_or_nonsense_keeps_nobody_out() {
+    let running = running().await;
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS / 2 {
+        silent.push(TcpStream::connect(running.address).await.expect("connects"));
+    }
+    let mut nonsense = TcpStream::connect(running.address).await.expect("connects");
+    nonsense
+        .write_all(b"\x16\x03\x01\x00\x05hello\r\n\r\n")
+        .await
+        .expect("writes");
+    let mut answer = Vec::new();
+    nonsense.read_to_end(&mut answer).await.expect("closed");
+    assert_eq!(ask(running.address, "GET", "/health/live").await.0, 200);
+}

@@ -12,6 +12,9 @@ const BOUNDS_US: [u64; 16] = [
     5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
+/// Longer ones add this much to the sum: a year.
+const LONGEST_US: u64 = 365 * 86_400 * 1_000_000;
+
 /// Durations, counted in buckets.
 #[derive(Debug, Default)]
 pub struct Histogram {
@@ -22,7 +25,10 @@ pub struct Histogram {
 impl Histogram {
     /// Counts one duration.
     pub fn observe(&self, duration: Duration) {
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        // Bounded, so that no single duration makes the sum wrap.
+        let us = u64::try_from(duration.as_micros())
+            .unwrap_or(LONGEST_US)
+            .min(LONGEST_US);
         let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_us.fetch_add(us, Ordering::Relaxed);
@@ -43,7 +49,7 @@ impl EncodeMetric for Histogram {
         let bounds = BOUNDS_US
             .iter()
             .map(|us| Duration::from_micros(*us).as_secs_f64())
-            .chain([f64::MAX]);
+            .chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let sum = Duration::from_micros(self.sum_us.load(Ordering::Relaxed)).as_secs_f64();
         encoder.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
