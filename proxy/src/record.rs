@@ -61,7 +61,6 @@ impl Recorder {
     }
 
     /// Begins a record.
-    #[must_use]
     pub fn start(
         self: &Arc<Self>,
         direction: Direction,
@@ -244,6 +243,9 @@ impl Request {
         } else if let Some(cluster) = &self.cluster {
             let metrics = &cluster.live.metrics;
             self.count_request(duration, &metrics.requests, &metrics.latency, &metrics.grpc);
+            if let Some(Error::Overflow { limit, .. }) = &self.error {
+                metrics.overflow.inc(limit);
+            }
             // What comes from downstream is what the cluster is sent.
             self.count_bytes(&metrics.bytes_sent, &metrics.bytes_received);
         } else if self.direction == Direction::Outbound && self.route.is_none() && self.error.is_none() {

@@ -14,11 +14,12 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Router;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::identity::testing::TRUST_DOMAIN;
-use crate::settings::{AccessLog, OnDiscoveryTimeout, Settings};
+use crate::settings::{AccessLog, LogFormat, OnDiscoveryTimeout, Settings};
 
 pub(crate) const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const DESTINATION_IDLE: Duration = Duration::from_secs(600);
@@ -38,7 +39,8 @@ pub(crate) fn settings() -> (Settings, tempfile::NamedTempFile) {
         pod_ips: Vec::new(),
         workers: 1,
         log: String::new(),
-        log_json: false,
+        settings: None,
+        log_format: LogFormat::Text,
         access_log: AccessLog::Off,
         outbound_port: names::OUTBOUND_PORT,
         inbound_port: names::INBOUND_PORT,
@@ -66,6 +68,22 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(done.is_ok(), "{what}: not within 30 s");
 }
 
+/// A channel to a server over in-memory connections.
+pub(crate) fn in_memory(server: Router) -> Channel {
+    let (dialled, connections) = mpsc::channel::<Result<DuplexStream, std::io::Error>>(16);
+    tokio::spawn(server.serve_with_incoming(ReceiverStream::new(connections)));
+    let connector = tower::service_fn(move |_| {
+        let dialled = dialled.clone();
+        async move {
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            let sent = dialled.send(Ok(far)).await;
+            sent.map_err(|_| std::io::Error::other("the operator is gone"))?;
+            Ok::<_, std::io::Error>(TokioIo::new(near))
+        }
+    });
+    Endpoint::from_static("http://operator").connect_with_connector_lazy(connector)
+}
+
 /// The operator: streams that proxies open come out of `sessions`.
 pub(crate) struct Operator {
     pub(crate) sessions: mpsc::Receiver<Session>,
@@ -90,19 +108,7 @@ impl Operator {
     /// An operator over in-memory connections, and a channel to it.
     pub(crate) fn in_memory() -> (Self, Channel) {
         let (this, service) = Self::new();
-        let (dialled, connections) = mpsc::channel::<Result<DuplexStream, std::io::Error>>(16);
-        let server = Server::builder().add_service(service);
-        tokio::spawn(server.serve_with_incoming(ReceiverStream::new(connections)));
-        let connector = tower::service_fn(move |_| {
-            let dialled = dialled.clone();
-            async move {
-                let (near, far) = tokio::io::duplex(64 * 1024);
-                let sent = dialled.send(Ok(far)).await;
-                sent.map_err(|_| std::io::Error::other("the operator is gone"))?;
-                Ok::<_, std::io::Error>(TokioIo::new(near))
-            }
-        });
-        let channel = Endpoint::from_static("http://operator").connect_with_connector_lazy(connector);
+        let channel = in_memory(Server::builder().add_service(service));
         (this, channel)
     }
 

@@ -129,7 +129,119 @@ fn renew_in(leaf: &Leaf, now: SystemTime, jitter: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use api::proto;
+    use api::proto::identity_server::{Identity as IdentityService, IdentityServer};
+    use rustls_pki_types::CertificateSigningRequestDer;
+    use tonic::transport::Server;
+    use tonic::{Request, Response, Status};
+
     use super::*;
+    use crate::config::testing::{eventually, in_memory};
+    use crate::identity::testing::{self, Ca};
+
+    /// An operator that signs with `ca`, or does not.
+    struct Signer {
+        ca: Arc<Mutex<Option<Ca>>>,
+        asked: Arc<AtomicU32>,
+    }
+
+    #[tonic::async_trait]
+    impl IdentityService for Signer {
+        async fn sign(
+            &self,
+            request: Request<proto::SignRequest>,
+        ) -> Result<Response<proto::SignResponse>, Status> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let token = request
+                .metadata()
+                .get("authorization")
+                .and_then(|t| t.to_str().ok());
+            if token != Some("Bearer the-token") {
+                return Err(Status::unauthenticated("whose token is this?"));
+            }
+            let csr = CertificateSigningRequestDer::from(request.into_inner().csr);
+            let parsed = rcgen::CertificateSigningRequestParams::from_der(&csr);
+            let parsed = parsed.map_err(|e| Status::invalid_argument(e.to_string()))?;
+            let ca = self.ca.lock().expect("not poisoned");
+            let ca = ca.as_ref().ok_or_else(|| Status::unavailable("no authority"))?;
+            let leaf = ca.sign(&parsed.public_key, &testing::id("web"), |params| {
+                params.not_before = SystemTime::now().into();
+                params.not_after = (SystemTime::now() + LIFE).into();
+            });
+            Ok(Response::new(proto::SignResponse {
+                chain: vec![leaf.to_vec()],
+                trust_bundle: Some(ca.bundle().into()),
+            }))
+        }
+    }
+
+    const LIFE: Duration = Duration::from_secs(24 * 3600);
+
+    fn signer(ca: Option<Ca>) -> (Channel, Arc<Mutex<Option<Ca>>>, Arc<AtomicU32>) {
+        let (ca, asked) = (Arc::new(Mutex::new(ca)), Arc::new(AtomicU32::new(0)));
+        let service = IdentityServer::new(Signer {
+            ca: Arc::clone(&ca),
+            asked: Arc::clone(&asked),
+        });
+        (in_memory(Server::builder().add_service(service)), ca, asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_asks_until_it_has_one_and_again_at_half_of_its_life() {
+        let (settings, _token) = crate::config::testing::settings();
+        let (channel, ca, asked) = signer(None);
+        let (pushed, trust) = watch::channel(None);
+        let metrics = testing::metrics();
+        let (identity, renewal) =
+            super::super::new(&settings, trust, Arc::clone(&metrics)).expect("an identity");
+        tokio::spawn(renewal.run(channel));
+
+        eventually("refused", || identity.status().last_error.is_some()).await;
+        let error = identity.status().last_error.expect("refused");
+        assert!(error.contains("no authority"), "{error}");
+        assert!(!identity.is_ready());
+        *ca.lock().expect("not poisoned") = Some(Ca::new());
+        identity.ready().await;
+        assert_eq!(metrics.identity.renewals.get(), 1);
+        assert!(metrics.identity.renewal_failures.get() >= 1);
+        assert_eq!(identity.status().last_error, None);
+
+        // Half of its life, less the jitter, passes without a question; then it is renewed.
+        let before = asked.load(Ordering::Relaxed);
+        tokio::time::sleep(LIFE / 2 - LIFE / 20 - Duration::from_secs(60)).await;
+        assert_eq!(asked.load(Ordering::Relaxed), before);
+        tokio::time::sleep(LIFE / 10 + Duration::from_secs(120)).await;
+        assert_eq!(metrics.identity.renewals.get(), 2);
+
+        // Renewal fails: the one before goes on.
+        *ca.lock().expect("not poisoned") = None;
+        tokio::time::sleep(LIFE).await;
+        assert!(identity.is_ready() && identity.status().last_error.is_some());
+
+        // Roots that are pushed take effect without a new certificate.
+        let other = Ca::new();
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let caller = other.identity(&testing::id("caller"));
+        let both = |identity: Identity| async move {
+            let address = ([10, 0, 0, 1], 80).into();
+            let web = testing::id("web");
+            let dial = caller.connect(near, &web, address, api::MeshProtocol::Tcp);
+            tokio::join!(dial, identity.accept(far, address))
+                .1
+                .map(|(_, peer, _)| peer)
+        };
+        pushed.send_replace(Some(Arc::new(other.bundle())));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        // The caller does not trust us, but we trust the caller: the failure is theirs.
+        let error = both(identity)
+            .await
+            .expect_err("refused by the caller")
+            .to_string();
+        assert!(error.contains("the peer refused"), "{error}");
+    }
 
     fn leaf(before: u64, after: u64) -> Leaf {
         Leaf {

@@ -9,8 +9,11 @@ use std::sync::atomic::Ordering;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
+use tokio::time::Instant;
+
 use super::count::{ByClass, ByGrpcStatus, Count, FamilyWriter};
 use super::histogram::Histogram;
+use crate::breaker;
 use crate::config::Current;
 use crate::config::snapshot::{Cluster, Snapshot};
 
@@ -57,9 +60,10 @@ impl Overflow {
         "other",
     ];
 
-    /// Counts one, by the name that `Error::Overflow` carries.
+    /// Counts one, by the field that `Error::Overflow` carries; the label is its last part.
     pub fn inc(&self, limit: &str) {
         let last = Self::NAMES.len() - 1;
+        let limit = limit.rsplit('.').next().unwrap_or(limit);
         let index = Self::NAMES.iter().position(|name| *name == limit).unwrap_or(last);
         self.0[index].inc();
     }
@@ -229,5 +233,23 @@ fn endpoints(out: &mut FamilyWriter<'_, '_>, snapshot: &Snapshot) -> fmt::Result
         "hauberk_endpoint_requests_active",
         "Requests and connections under way to an endpoint",
         each().map(|(labels, e)| (labels, i64::from(e.live.active.load(Ordering::Relaxed)))),
+    )?;
+    let now = Instant::now();
+    out.gauges(
+        "hauberk_endpoint_breaker_state",
+        "Circuit breaker of an endpoint: 0 closed (traffic flows), 1 half-open, 2 open",
+        each().map(|(labels, e)| {
+            let state = match e.live.breaker.state(now) {
+                breaker::State::Closed { .. } => 0,
+                breaker::State::HalfOpen { .. } => 1,
+                breaker::State::Open { .. } => 2,
+            };
+            (labels, state)
+        }),
+    )?;
+    out.gauges(
+        "hauberk_endpoint_ejected",
+        "1 while outlier detection keeps traffic from an endpoint",
+        each().map(|(labels, e)| (labels, i64::from(e.live.outlier.is_ejected(now)))),
     )
 }

@@ -24,6 +24,7 @@ fn snapshot(clusters: &[&str]) -> Arc<Snapshot> {
             name: (*name).into(),
             spec: Arc::new(api::Cluster::of(*name)),
             endpoints: vec![endpoint(1), endpoint(2)],
+            weights: crate::balancer::Weights::default(),
             live: Arc::new(ClusterLive::new(*name)),
             absent: None,
         })
@@ -56,7 +57,9 @@ fn counted() -> (Current, Metrics) {
     cluster.latency.observe(Duration::from_millis(3));
     cluster.grpc.inc(14);
     cluster.grpc.inc(400);
-    cluster.overflow.inc("maxConnections");
+    for bound in crate::limits::Bound::ALL {
+        cluster.overflow.inc(bound.field());
+    }
     cluster.overflow.inc("a name from the future");
     cluster.connections_opened.add(3);
     cluster.connections_closed.inc();
@@ -79,6 +82,7 @@ fn what_workers_count_is_found_by_walking_the_snapshot() {
         "hauberk_cluster_grpc_responses_total{cluster=\"reviews:80\",grpc_status=\"14\"} 1",
         "hauberk_cluster_grpc_responses_total{cluster=\"reviews:80\",grpc_status=\"other\"} 1",
         "hauberk_cluster_overflow_total{cluster=\"reviews:80\",limit=\"maxConnections\"} 1",
+        "hauberk_cluster_overflow_total{cluster=\"reviews:80\",limit=\"http2MaxRequests\"} 1",
         "hauberk_cluster_overflow_total{cluster=\"reviews:80\",limit=\"other\"} 1",
         "hauberk_cluster_connections_active{cluster=\"reviews:80\"} 2",
         "hauberk_cluster_endpoints{cluster=\"reviews:80\"} 2",

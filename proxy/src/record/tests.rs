@@ -17,6 +17,7 @@ fn cluster() -> Arc<Cluster> {
         name: "reviews:80".into(),
         spec: Arc::new(api::Cluster::of("reviews:80")),
         endpoints: Vec::new(),
+        weights: crate::balancer::Weights::default(),
         live: Arc::new(ClusterLive::new("reviews:80")),
         absent: None,
     })

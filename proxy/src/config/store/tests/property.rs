@@ -253,8 +253,10 @@ proptest! {
     ) {
         const IDLE: Duration = Duration::from_secs(1);
         let mut store = Store::new(TRUST_DOMAIN);
-        let mut seen = Seen::default();
-        seen.subscribed = store.held.keys().cloned().collect();
+        let mut seen = Seen {
+            subscribed: store.held.keys().cloned().collect(),
+            ..Seen::default()
+        };
         let now = Instant::now();
         for step in steps {
             let outcome = match step {
