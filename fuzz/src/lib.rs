@@ -4,6 +4,7 @@
 //! `fuzz_targets/` hands them to libFuzzer (`make fuzz`, or cargo-fuzz), `tests/nearly_right.rs` to the ordinary tests.
 //! [`seeds`] are where both begin.
 
+mod routing;
 mod seeds;
 
 use api::{Invalid, Resource, proto};
@@ -11,6 +12,7 @@ use prost::Message as _;
 use proxy::detect::tls::{ClientHelloError, client_hello as read_client_hello};
 use proxy::detect::{Detected, MOST_BYTES, detect as judge};
 
+pub use routing::route_select;
 pub use seeds::seeds;
 
 /// A check by its name.
@@ -23,7 +25,7 @@ pub struct Target {
 }
 
 /// Every check.
-pub const TARGETS: [Target; 3] = [
+pub const TARGETS: [Target; 4] = [
     Target {
         name: "detect",
         check: detect,
@@ -35,6 +37,10 @@ pub const TARGETS: [Target; 3] = [
     Target {
         name: "resource",
         check: resource,
+    },
+    Target {
+        name: "route_select",
+        check: route_select,
     },
 ];
 

@@ -8,6 +8,8 @@ use api::{
 };
 use prost::Message as _;
 
+use crate::routing::input;
+
 /// Bytes that get far into what the target of this name reads.
 ///
 /// # Panics
@@ -18,6 +20,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "detect" => first_bytes(),
         "client_hello" => client_hellos(),
         "resource" => resources(),
+        "route_select" => requests(),
         other => panic!("there is no target {other}"),
     }
 }
@@ -119,8 +122,29 @@ fn resources() -> Vec<Vec<u8>> {
     ]
 }
 
+fn requests() -> Vec<Vec<u8>> {
+    let any = proto::Route {
+        http: route()
+            .http
+            .into_iter()
+            .map(|rule| proto::HttpRule {
+                matches: Vec::new(),
+                ..rule
+            })
+            .collect(),
+        ..route()
+    };
+    vec![
+        input(&route(), "GET /v1/items?q=1\nhost: reviews.shop\nx-user: one"),
+        input(&route(), "GET http://reviews.shop:80/old\nx-user: two"),
+        input(&route(), "GET /word\nhost: Reviews\nx-user: "),
+        input(&route(), "POST /v1\nhost: reviews"),
+        input(&any, "CONNECT reviews.shop:443"),
+    ]
+}
+
 /// A route with one rule of each kind.
-pub(crate) fn route() -> proto::Route {
+fn route() -> proto::Route {
     use proto::http_rule::Action;
     use proto::string_match::Pattern;
     let text = |pattern| {
@@ -204,6 +228,9 @@ mod tests {
             let hello = proxy::detect::tls::client_hello(&seed).unwrap();
             assert_eq!(hello.sni.unwrap().as_str(), "reviews.shop.svc");
             assert!(!hello.mesh.is_empty());
+        }
+        for seed in seeds("route_select") {
+            crate::routing::parse(&seed).unwrap();
         }
         for seed in seeds("detect") {
             assert_ne!(proxy::detect::detect(&seed), proxy::detect::Detected::NeedMore);
