@@ -127,6 +127,101 @@ fn every_make_command_in_the_documents_is_a_target() {
     hold("name a target of the Makefile, or add it there", broken);
 }
 
+/// The code spans of a line.
+fn spans(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_file_that_the_documents_name_is_there() {
+    let endings = [".rs", ".md", ".toml", ".sh", ".proto"];
+    let mut broken = Vec::new();
+    for document in files(".md") {
+        let folder = Path::new(&document.path)
+            .parent()
+            .unwrap_or(Path::new(""))
+            .to_owned();
+        for (number, line) in prose(&document) {
+            let named = |span: &&str| {
+                span.contains('/')
+                    && !span.contains("://")
+                    && !span.contains([' ', '*', '<', '{', '…'])
+                    && !span.starts_with(['/', '~'])
+                    && (span.ends_with('/') || endings.iter().any(|e| span.ends_with(e)))
+            };
+            for span in spans(line).filter(named) {
+                let there = |base: &Path| root().join(base).join(span).exists();
+                if !there(Path::new("")) && !there(&folder) {
+                    broken.push(format!("{}: {span}", document.at(number)));
+                }
+            }
+        }
+    }
+    hold("name the file where it is now", broken);
+}
+
+/// `a::b` of ARCHITECTURE.md: the module `a` of some package, and in it the module or the name `b`. Of `a::B::c` the
+/// type is left out.
+fn is_in_the_code(path: &str, all: &[Text]) -> bool {
+    let (module, name) = path.rsplit_once("::").unwrap_or(("", path));
+    let module: Vec<&str> = module
+        .split("::")
+        .take_while(|part| part.starts_with(|c: char| c.is_ascii_lowercase()))
+        .collect();
+    let module = module.join("/");
+    let introduces = |text: &str| {
+        ["fn ", "struct ", "enum ", "mod ", "trait "].iter().any(|kind| {
+            let introduction = format!("{kind}{name}");
+            text.split(&introduction)
+                .skip(1)
+                .any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+        })
+    };
+    ["proxy/src", "control-plane/src", "crds/src", "api/src"]
+        .iter()
+        .any(|src| {
+            let inside = format!("{src}/{module}");
+            let file = format!("{}/{name}.rs", inside.trim_end_matches('/'));
+            all.iter().any(|f| {
+                let in_module = f.path == format!("{inside}.rs") || f.path.starts_with(&format!("{inside}/"));
+                f.path == file || (!module.is_empty() && in_module && introduces(&f.text))
+            })
+        })
+}
+
+#[test]
+fn architecture_names_modules_that_exist() {
+    let all = sources();
+    let page = read("ARCHITECTURE.md");
+    let mut broken = Vec::new();
+    for (number, line) in prose(&page) {
+        let paths = spans(line).filter(|span| {
+            span.contains("::")
+                && span
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || matches!(c, ':' | '_'))
+        });
+        let modules = line.starts_with('|').then(|| {
+            // The first column that holds code, in a table of modules.
+            let cell = line
+                .split('|')
+                .find(|cell| cell.contains('`'))
+                .unwrap_or_default();
+            spans(cell).filter(|s| {
+                s.chars()
+                    .all(|c| c.is_ascii_lowercase() || matches!(c, ':' | '_'))
+            })
+        });
+        for path in paths.chain(modules.into_iter().flatten()) {
+            if !is_in_the_code(path, &all) {
+                broken.push(format!("{}: {path}", page.at(number)));
+            }
+        }
+    }
+    broken.dedup();
+    hold("follow the code: name what does it now", broken);
+}
+
 /// `HAUBERK_…` words of a text.
 fn variables(text: &str) -> BTreeSet<&str> {
     let ends = |c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
