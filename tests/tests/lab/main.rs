@@ -2,6 +2,7 @@
 //!
 //! A module adds its tests by returning trials; `cargo test -p tests --test lab NAME` runs those whose name has NAME.
 
+mod mesh;
 mod pods;
 mod testapp;
 mod wire;
@@ -17,5 +18,6 @@ fn main() {
     trials.extend(pods::trials());
     trials.extend(testapp::trials());
     trials.extend(wire::trials());
+    trials.extend(mesh::trials());
     lab::run(trials);
 }
