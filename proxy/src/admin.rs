@@ -18,10 +18,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::config::Handle;
+use crate::drain::Drain;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 
@@ -48,12 +49,12 @@ pub struct Admin {
     identity: Identity,
     metrics: Arc<Metrics>,
     operator: Arc<str>,
-    draining: watch::Receiver<bool>,
+    drain: Drain,
     started: Instant,
 }
 
 impl Admin {
-    /// A server that shows these. `operator` is its address as in the settings; `draining` says that the proxy is
+    /// A server that shows these. `operator` is its address as in the settings; `drain` says when the proxy is
     /// shutting down, and must not be ready any more.
     #[must_use]
     pub fn new(
@@ -61,14 +62,14 @@ impl Admin {
         identity: Identity,
         metrics: Arc<Metrics>,
         operator: &str,
-        draining: watch::Receiver<bool>,
+        drain: Drain,
     ) -> Self {
         Self {
             config,
             identity,
             metrics,
             operator: operator.into(),
-            draining,
+            drain,
             started: Instant::now(),
         }
     }

@@ -15,7 +15,6 @@ use proxy::settings::{Cli, Command, LogFormat, Settings};
 use proxy::worker::{self, Shared};
 use proxy::{identity, interception};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -70,14 +69,13 @@ async fn serve(settings: Arc<Settings>) -> anyhow::Result<()> {
     let (identity, renewal) = identity::new(&settings, handle.trust(), Arc::clone(&metrics))?;
     let channel = operator::channel(&settings, handle.trust())?;
     let (controller, drain) = drain::channel();
-    let (draining, is_draining) = watch::channel(false);
     let access_log = AccessLog::start(settings.access_log, metrics.access_log_dropped.clone())?;
     let admin = Admin::new(
         handle.clone(),
         identity.clone(),
         Arc::clone(&metrics),
         &settings.operator,
-        is_draining,
+        drain.clone(),
     );
     let admin_listener = Admin::bind(settings.admin).await?;
     tokio::task::spawn_local(client.run(channel.clone()));
@@ -103,7 +101,6 @@ async fn serve(settings: Arc<Settings>) -> anyhow::Result<()> {
         "serving"
     );
     terminated().await?;
-    draining.send_replace(true);
     shut_down(&settings, &controller, workers).await;
     access_log.flush();
     Ok(())

@@ -108,7 +108,7 @@ pub async fn serve_io(worker: Rc<Worker>, io: Io, peer: SocketAddr, dialled: Soc
 /// What stands behind the address: from the snapshot, or by asking the operator.
 async fn lookup(worker: &Worker, dialled: SocketAddr) -> Result<(Destination, Option<InUse>), Error> {
     let mut snapshot = worker.config.load();
-    if !snapshot.destination(dialled).is_some() {
+    if snapshot.destination(dialled).is_none() {
         snapshot = worker.config.discover(dialled).await?;
     }
     let entry = snapshot

@@ -219,7 +219,7 @@ async fn attempt(
         request: None,
         reused: false,
     };
-    let wire = wire(sending, endpoint, supply.expects_continue).map_err(unsent)?;
+    let wire = wire(worker, sending, endpoint, supply.expects_continue).map_err(unsent)?;
     let mut lease = worker
         .upstream
         .lease(sending.cluster, endpoint, wire)
@@ -251,7 +251,13 @@ async fn attempt(
 ///
 /// # Errors
 /// When it must be, but the endpoint has no identity.
-pub fn is_mesh(cluster: &Cluster, endpoint: &Endpoint) -> Result<bool, Error> {
+pub fn is_mesh(worker: &Worker, cluster: &Cluster, endpoint: &Endpoint) -> Result<bool, Error> {
+    let address = endpoint.spec.address;
+    // What leads back into this pod goes over its loopback, where no inbound side takes it; the proxies' own admin port
+    // is never redirected either.
+    if worker.settings.pod_ips.contains(&address.ip()) || address.port() == api::names::ADMIN_PORT {
+        return Ok(false);
+    }
     match (cluster.spec.tls, &endpoint.spec.identity) {
         (TlsMode::Disable, _) | (TlsMode::Auto, None) => Ok(false),
         (TlsMode::Auto | TlsMode::Mutual, Some(_)) => Ok(true),
@@ -262,9 +268,14 @@ pub fn is_mesh(cluster: &Cluster, endpoint: &Endpoint) -> Result<bool, Error> {
 }
 
 /// How a request is carried to an endpoint.
-fn wire(sending: &Sending<'_>, endpoint: &Endpoint, expects_continue: bool) -> Result<Wire, Error> {
+fn wire(
+    worker: &Worker,
+    sending: &Sending<'_>,
+    endpoint: &Endpoint,
+    expects_continue: bool,
+) -> Result<Wire, Error> {
     let cluster = sending.cluster;
-    let mesh = is_mesh(cluster, endpoint)?;
+    let mesh = is_mesh(worker, cluster, endpoint)?;
     // Upgrades and `100 Continue` are HTTP/1.1's own; HTTP/2 frames would hide them.
     let plain = sending.tunnel.is_some() || expects_continue || !cluster.spec.upgrade_to_http2;
     Ok(match (sending.app, mesh) {

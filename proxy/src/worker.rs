@@ -21,10 +21,10 @@ use crate::drain::{Drain, Phase};
 use crate::identity::Identity;
 use crate::listener::{Accepted, Listener};
 use crate::metrics::Metrics;
-use crate::record::Recorder;
+use crate::record::{Direction, Recorder};
 use crate::settings::Settings;
 use crate::upstream::Upstream;
-use crate::{inbound, outbound};
+use crate::{inbound, outbound, outlier};
 
 const MAX_LOCAL: usize = 1024;
 const SWEEP: Duration = Duration::from_secs(1);
@@ -133,7 +133,9 @@ impl Worker {
             tracing::info!(cluster = %cluster.name, endpoint = %address, "breaker {change}");
         }
         if let Some(event) = outlier {
-            cluster.live.metrics.ejections.inc();
+            if let outlier::Event::Ejected { .. } = event {
+                cluster.live.metrics.ejections.inc();
+            }
             tracing::info!(cluster = %cluster.name, endpoint = %address, "{event}");
         }
     }
@@ -222,8 +224,8 @@ async fn serve(worker: Rc<Worker>, outbound: Listener, inbound: Listener) {
     loop {
         tokio::select! {
             () = &mut closing => break,
-            accepted = outbound.accept() => take(&worker, accepted, outbound::serve).await,
-            accepted = inbound.accept() => take(&worker, accepted, inbound::serve).await,
+            accepted = outbound.accept() => take(&worker, Direction::Outbound, accepted, outbound::serve).await,
+            accepted = inbound.accept() => take(&worker, Direction::Inbound, accepted, inbound::serve).await,
         }
     }
     // Sockets close here: what arrives from now on is refused by the kernel. Open connections finish.
@@ -247,21 +249,27 @@ async fn serve(worker: Rc<Worker>, outbound: Listener, inbound: Listener) {
 
 async fn take<F: Future<Output = ()> + 'static>(
     worker: &Rc<Worker>,
+    direction: Direction,
     accepted: std::io::Result<Accepted>,
     serve: impl FnOnce(Rc<Worker>, Accepted) -> F,
 ) {
     match accepted {
         Ok(accepted) => {
+            let metrics = Arc::clone(worker.recorder.metrics());
+            metrics.connections.of(direction).accepted.inc();
             let Some(open) = worker.drain.open(worker.settings.max_connections) else {
                 tracing::warn!(
                     limit = worker.settings.max_connections,
                     "connection refused: HAUBERK_MAX_CONNECTIONS are open"
                 );
+                metrics.connections.of(direction).refused.inc();
                 return;
             };
+            metrics.connections.of(direction).active.inc();
             let connection = serve(Rc::clone(worker), accepted);
             tokio::task::spawn_local(async move {
                 connection.await;
+                metrics.connections.of(direction).active.dec();
                 drop(open);
             });
         }

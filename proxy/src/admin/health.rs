@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Admin;
 use crate::access_log::rfc3339;
+use crate::drain::Phase;
 use crate::metrics::process;
 
 /// The proxy's health.
@@ -69,7 +70,7 @@ impl Admin {
     /// Why the proxy is not ready; empty when it is.
     pub(super) fn not_ready(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        if *self.draining.borrow() {
+        if self.drain.phase() != Phase::Running {
             missing.push("the proxy is shutting down".to_owned());
         }
         if !self.config.is_ready() {
@@ -97,7 +98,7 @@ impl Admin {
             certificate: self.certificate_health(),
         };
         let mut reasons = self.not_ready();
-        let status = if *self.draining.borrow() {
+        let status = if self.drain.phase() != Phase::Running {
             Status::Draining
         } else if !reasons.is_empty() {
             Status::Starting

@@ -4,13 +4,14 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::config::testing::{Operator, Session, eventually, new, settings};
+use crate::drain::{self, Controller, Phase};
 use crate::identity::testing::{Ca, empty, id, install};
 
 struct Running {
     address: SocketAddr,
     identity: Identity,
     operator: Operator,
-    draining: watch::Sender<bool>,
+    controller: Controller,
     handle: Handle,
     _token: tempfile::NamedTempFile,
 }
@@ -21,13 +22,13 @@ async fn running() -> Running {
     let (operator, channel) = Operator::in_memory();
     tokio::spawn(client.run(channel));
     let identity = empty();
-    let (draining, is_draining) = watch::channel(false);
+    let (controller, drain) = drain::channel();
     let admin = Admin::new(
         handle.clone(),
         identity.clone(),
         metrics,
         &settings.operator,
-        is_draining,
+        drain,
     );
     let listener = Admin::bind(settings.admin).await.expect("listens");
     let address = listener.local_addr().expect("an address");
@@ -36,7 +37,7 @@ async fn running() -> Running {
         address,
         identity,
         operator,
-        draining,
+        controller,
         handle,
         _token: token,
     }
@@ -109,7 +110,7 @@ async fn ready_says_what_is_missing_until_nothing_is() {
         (200, "ready\n".to_owned())
     );
 
-    running.draining.send_replace(true);
+    running.controller.enter(Phase::Going);
     let (status, body) = ask(running.address, "GET", "/ready").await;
     assert_eq!(status, 503);
     assert!(body.contains("shutting down"), "{body}");

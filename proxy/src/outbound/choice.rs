@@ -49,7 +49,7 @@ impl<'a> Choice<'a> {
     ///
     /// # Errors
     /// The rule's own answer, when it gives one.
-    pub fn of<B>(decision: &Decision<'a>, request: &Request<B>) -> Result<Self, Response<Bytes>> {
+    pub fn of<B>(decision: &Decision<'a>, request: &Request<B>) -> Result<Self, Box<Response<Bytes>>> {
         let rule = decision.rule;
         let (forward, share, cluster) = match decision.chosen {
             Chosen::Forward {
@@ -60,7 +60,7 @@ impl<'a> Choice<'a> {
             Chosen::Redirect(_) | Chosen::Direct(_) => {
                 let mut answer = own_answer(decision, request);
                 rule.response_headers.apply(answer.headers_mut());
-                return Err(answer);
+                return Err(Box::new(answer));
             }
         };
         let rewrite = forward.rewrite.as_ref();

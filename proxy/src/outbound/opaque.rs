@@ -46,11 +46,13 @@ pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -
     loop {
         let mut pick = balancer::pick(&cluster, &tried, &mut *worker.rng.borrow_mut(), Instant::now())?;
         let endpoint = Arc::clone(&pick.endpoint);
+        worker.picked(&cluster, &pick);
         let permit = limits::acquire(&cluster, Bound::Connections)?;
-        let mesh = tries::is_mesh(&cluster, &endpoint)?.then_some(MeshProtocol::Tcp);
+        let mesh = tries::is_mesh(worker, &cluster, &endpoint)?.then_some(MeshProtocol::Tcp);
         match worker.upstream.connect(&cluster, &endpoint, mesh).await {
             Ok(io) => {
-                pick.settle(Outcome::Success, Instant::now());
+                cluster.live.metrics.connections_opened.inc();
+                worker.settled(&cluster, &endpoint, pick.settle(Outcome::Success, Instant::now()));
                 return Ok(Box::new(Opened {
                     io,
                     cluster,
@@ -59,7 +61,9 @@ pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -
                 }));
             }
             Err(error) => {
-                pick.settle(Outcome::of_error(&error), Instant::now());
+                cluster.live.metrics.connect_failures.inc();
+                let settled = pick.settle(Outcome::of_error(&error), Instant::now());
+                worker.settled(&cluster, &endpoint, settled);
                 tried.push(endpoint.live.id);
                 if tried.len() >= TRIES || tried.len() >= cluster.endpoints.len() || !error.is_unsent() {
                     return Err(error);
@@ -110,6 +114,7 @@ pub async fn serve(
                 max_duration: timeouts.max_connection,
             };
             record.relayed(tcp::relay(io, upstream, options, &RelayCounters::default()).await);
+            cluster.live.metrics.connections_closed.inc();
             drop(pick);
         }
         // Nothing can be said in an unknown protocol: the connection breaks off.

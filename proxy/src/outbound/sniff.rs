@@ -49,7 +49,21 @@ pub enum Spoken {
 ///
 /// # Errors
 /// When the application's side breaks before it is known.
-pub async fn spoken(connection: &Rc<Connection>, mut io: Io, target: &Target) -> std::io::Result<Spoken> {
+pub async fn spoken(connection: &Rc<Connection>, io: Io, target: &Target) -> std::io::Result<Spoken> {
+    let spoken = find_out(connection, io, target).await;
+    let counts = &connection.worker.recorder.metrics().detect;
+    match &spoken {
+        Ok(Spoken::Http1(_)) => &counts.http1,
+        Ok(Spoken::Http2(_)) => &counts.http2,
+        Ok(Spoken::Opaque { sni: Some(_), .. }) => &counts.tls,
+        Ok(Spoken::Opaque { sni: None, .. }) => &counts.opaque,
+        Ok(Spoken::Nothing) | Err(_) => &counts.closed,
+    }
+    .inc();
+    spoken
+}
+
+async fn find_out(connection: &Rc<Connection>, mut io: Io, target: &Target) -> std::io::Result<Spoken> {
     let patience = connection.worker.settings.detect_timeout;
     match target.protocol() {
         Some(Protocol::Tcp) => Ok(opaque(io, None)),

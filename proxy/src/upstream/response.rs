@@ -13,6 +13,8 @@ use tokio::time::Sleep;
 
 use super::pool::Lease;
 
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Body of a response.
 #[derive(Debug)]
 pub enum ResponseBody {
@@ -75,7 +77,7 @@ impl EndpointBody {
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
@@ -97,7 +99,7 @@ impl EndpointBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,

@@ -83,19 +83,26 @@ impl Upstream {
         wire: Wire,
     ) -> Result<Lease, Error> {
         let permit = limits::acquire(cluster, Bound::Connections)?;
-        let io = TokioIo::new(self.connect(cluster, endpoint, wire.mesh()).await?);
+        let metrics = &cluster.live.metrics;
+        let io = self.connect(cluster, endpoint, wire.mesh()).await;
+        let io = TokioIo::new(io.inspect_err(|_| metrics.connect_failures.inc())?);
+        metrics.connections_opened.inc();
+        let closing = Closing {
+            cluster: Arc::clone(cluster),
+            _permit: permit,
+        };
         let address = endpoint.spec.address;
         if wire.is_http2() {
-            Ok(lane.add_http2(cluster, open_http2(io, permit, address).await?))
+            Ok(lane.add_http2(cluster, open_http2(io, closing, address).await?))
         } else {
-            Ok(lane.add_http1(cluster, open_http1(io, permit, address).await?))
+            Ok(lane.add_http1(cluster, open_http1(io, closing, address).await?))
         }
     }
 }
 
 async fn open_http1(
     io: TokioIo<crate::io::Io>,
-    permit: Permit,
+    closing: Closing,
     endpoint: SocketAddr,
 ) -> Result<http1::SendRequest<RequestBody>, Error> {
     let (sender, connection) = http1::Builder::new()
@@ -110,14 +117,14 @@ async fn open_http1(
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%endpoint, %error, "upstream connection ended");
         }
-        drop(permit);
+        drop(closing);
     });
     Ok(sender)
 }
 
 async fn open_http2(
     io: TokioIo<crate::io::Io>,
-    permit: Permit,
+    closing: Closing,
     endpoint: SocketAddr,
 ) -> Result<http2::SendRequest<RequestBody>, Error> {
     let (sender, connection) = http2::Builder::new(Local)
@@ -138,9 +145,21 @@ async fn open_http2(
         if let Err(error) = connection.await {
             tracing::debug!(%endpoint, %error, "upstream connection ended");
         }
-        drop(permit);
+        drop(closing);
     });
     Ok(sender)
+}
+
+/// Counts a connection until it has closed.
+struct Closing {
+    cluster: Arc<Cluster>,
+    _permit: Permit,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.cluster.live.metrics.connections_closed.inc();
+    }
 }
 
 impl Lease {
