@@ -88,6 +88,18 @@ impl Trust {
     }
 }
 
+/// The changes of the trust bundle.
+#[derive(Debug)]
+pub struct Bundles(watch::Receiver<Arc<Trust>>);
+
+impl Bundles {
+    /// Waits for the next bundle; changes that come meanwhile count as one. `None` when the authority is gone.
+    pub async fn next(&mut self) -> Option<TrustBundle> {
+        self.0.changed().await.ok()?;
+        Some(self.0.borrow_and_update().bundle.clone())
+    }
+}
+
 /// A workload's new certificate.
 #[derive(Debug, Clone)]
 pub struct Signed {
@@ -192,15 +204,10 @@ impl Authority {
         self.trust.borrow().bundle.clone()
     }
 
-    /// Waits for each change of the bundle and hands it on, until `hand_on` says that nobody listens.
-    pub async fn follow_bundle(&self, mut hand_on: impl AsyncFnMut(TrustBundle) -> bool) {
-        let mut changes = self.trust.subscribe();
-        while changes.changed().await.is_ok() {
-            let bundle = changes.borrow_and_update().bundle.clone();
-            if !hand_on(bundle).await {
-                return;
-            }
-        }
+    /// The changes of the bundle from now on.
+    #[must_use]
+    pub fn bundles(&self) -> Bundles {
+        Bundles(self.trust.subscribe())
     }
 
     /// How the authority is.
@@ -234,11 +241,7 @@ impl Authority {
     /// Takes over the roots as they are in the state directory; what cannot be read leaves them as they were.
     fn look(&self) {
         let roots = match store::load(&self.settings.state_dir, &self.settings.trust_domain) {
-            Ok(roots) if !roots.roots.is_empty() => roots,
-            Ok(_) => {
-                tracing::error!("the state directory has no roots any more; the last known ones stay in use");
-                return;
-            }
+            Ok(roots) => roots,
             Err(error) => {
                 tracing::error!(%error, "the state directory cannot be read; the last known roots stay in use");
                 return;

@@ -64,7 +64,8 @@ pub fn rotate(
     certificate_lifetime: Duration,
     now: SystemTime,
 ) -> Result<Step, RotateError> {
-    let roots = store::open(dir, trust_domain, now)?;
+    // Not opened, which would make a root: an empty directory here is a wrong path.
+    let roots = store::load(dir, trust_domain)?;
     let newest = roots.roots.len() - 1;
     let step = if newest == 0 {
         Step::Added {
@@ -100,6 +101,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let day = Duration::from_secs(24 * 3600);
+        assert!(
+            rotate(dir.path(), "cluster.local", Duration::ZERO, now).is_err(),
+            "there is nothing to rotate"
+        );
+        store::open(dir.path(), "cluster.local", now).unwrap();
         let step = |at| rotate(dir.path(), "cluster.local", day, at);
         assert_eq!(step(now).unwrap(), Step::Added { root: 2 });
         let roots = store::load(dir.path(), "cluster.local").unwrap();

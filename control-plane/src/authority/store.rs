@@ -91,7 +91,7 @@ pub(crate) fn open(dir: &Path, trust_domain: &str, now: SystemTime) -> Result<Ro
     Ok(roots)
 }
 
-/// Reads the roots as they are.
+/// Reads the roots as they are; none is an error.
 pub(crate) fn load(dir: &Path, trust_domain: &str) -> Result<Roots, StoreError> {
     let mut roots = Vec::new();
     for number in numbers(dir)? {
@@ -109,6 +109,11 @@ pub(crate) fn load(dir: &Path, trust_domain: &str) -> Result<Roots, StoreError> 
         };
         let root = Root::parse(&pem, trust_domain).map_err(|problem| broken(path.clone(), problem))?;
         roots.push((number, root));
+    }
+    if roots.is_empty() {
+        let problem =
+            "is missing or empty: there is no authority yet; the operator makes one when it first starts";
+        return Err(broken(dir.join(ROOTS), problem));
     }
     let path = dir.join(SIGNER);
     let signer = match fs::read_to_string(&path) {
