@@ -30,7 +30,7 @@ use table::{Batch, SessionId, Table};
 const QUIET: Duration = Duration::from_millis(10);
 /// … and at the latest after this long.
 const AT_MOST: Duration = Duration::from_millis(100);
-/// Events waiting for the hub; sessions that send more wait, each for itself.
+/// Events waiting for the hub; who sends more waits, each for itself.
 const QUEUE: usize = 1024;
 /// Entries compiled before other tasks of the runtime have a turn.
 const TURN: usize = 64;
@@ -55,12 +55,7 @@ impl Compiler {
     pub fn of_world() -> Self {
         Self {
             compile: Box::new(compile::compile),
-            describe: Box::new(|_world, namespace, pod, service_account| Proxy {
-                namespace: namespace.to_owned(),
-                pod: pod.to_owned(),
-                service_account: service_account.to_owned(),
-                ..Proxy::default()
-            }),
+            describe: Box::new(World::proxy),
         }
     }
 }
@@ -101,7 +96,7 @@ pub enum Request {
 
 enum Event {
     Join(Joining, Arc<Outbox>, oneshot::Sender<SessionId>),
-    Request(SessionId, Request),
+    Request(SessionId, Request, oneshot::Sender<()>),
     Leave(SessionId),
     World(Arc<World>, Touched),
     Bundle(TrustBundle),
@@ -171,8 +166,12 @@ impl HubHandle {
         id.await.ok()
     }
 
+    /// Returns when the hub has dealt with it, so that of one proxy only one message waits here, however large and many.
     pub(crate) async fn request(&self, id: SessionId, request: Request) {
-        let _ = self.events.send(Event::Request(id, request)).await;
+        let (done, dealt_with) = oneshot::channel();
+        if self.events.send(Event::Request(id, request, done)).await.is_ok() {
+            let _ = dealt_with.await;
+        }
     }
 
     pub(crate) async fn leave(&self, id: SessionId) {
@@ -241,7 +240,10 @@ impl Hub {
                     self.table.leave(id);
                 }
             }
-            Event::Request(id, request) => self.table.request(id, request),
+            Event::Request(id, request, done) => {
+                self.table.request(id, request);
+                let _ = done.send(());
+            }
             Event::Leave(id) => self.table.leave(id),
             Event::World(world, touched) => {
                 // New subscriptions are served from the newest world at once; only what is out there already waits.

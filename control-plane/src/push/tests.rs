@@ -68,8 +68,6 @@ impl Proxied {
     async fn subscribe(&self, names: impl IntoIterator<Item = ResourceName>) {
         let names = names.into_iter().map(|name| (name, None)).collect();
         self.hub.request(self.id, Request::Subscribe(names)).await;
-        // Everything up to here has been dealt with when the hub answers.
-        self.hub.ping().await.unwrap();
     }
 
     /// What waits now, without waiting: names and texts.
@@ -163,7 +161,6 @@ async fn proxies_that_are_alike_share_one_compilation_and_inbound_is_each_ones_o
     mesh.hub
         .request(second.id, Request::Unsubscribe(vec![route("a"), own()]))
         .await;
-    mesh.hub.ping().await.unwrap();
     assert_eq!(mesh.metrics.push.entries.get(), 0, "what nobody uses is not kept");
     assert_eq!(mesh.metrics.push.subscriptions.of(Kind::Route).get(), 0);
 }

@@ -2,14 +2,12 @@
 //! use it and how far they are. Plain data, taken at one moment; `status` joins it with the objects, `admin` shows it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use api::{Kind, ObjectRef, proto};
 use serde::{Deserialize, Serialize};
 
 use super::table::{Session, SessionId, Subscription, Table};
-use crate::state::World;
 
 /// An object without its generation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,10 +31,8 @@ impl From<&ObjectRef> for ObjectKey {
 }
 
 /// Everything at one moment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct HubView {
-    /// The newest world.
-    pub world: Arc<World>,
     /// Connected proxies.
     pub proxies: Vec<ProxyView>,
     /// For each object that shaped something a proxy is subscribed to: those proxies.
@@ -150,10 +146,7 @@ fn standing<'a>(table: &Table, subscription: &'a Subscription) -> Standing<'a> {
 }
 
 pub(crate) fn view(table: &Table) -> HubView {
-    let mut view = HubView {
-        world: table.inputs.world.clone(),
-        ..HubView::default()
-    };
+    let mut view = HubView::default();
     let mut problems = BTreeMap::new();
     for (index, (id, session)) in table.sessions.iter().enumerate() {
         view.proxies.push(proxy_view(table, session));

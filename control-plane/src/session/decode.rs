@@ -8,6 +8,8 @@ use crate::push::Request;
 const MAX_REASON: usize = 1024;
 /// Bytes of what a proxy says of its build.
 const MAX_PROXY_VERSION: usize = 256;
+/// Bytes of a Kubernetes name.
+const MAX_NAME: usize = 253;
 
 /// A message of a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +68,14 @@ fn decode_hello(hello: proto::Hello) -> Result<Hello, Invalid> {
     if revision == 0 {
         return Err(Invalid::new("revision", "must be at least 1"));
     }
-    if proxy_version.len() > MAX_PROXY_VERSION {
-        return Err(Invalid::new(
-            "proxy_version",
-            format!("has more than {MAX_PROXY_VERSION} bytes"),
-        ));
+    for (field, text, most) in [
+        ("namespace", &namespace, MAX_NAME),
+        ("pod", &pod, MAX_NAME),
+        ("proxy_version", &proxy_version, MAX_PROXY_VERSION),
+    ] {
+        if text.len() > most {
+            return Err(Invalid::new(field, format!("has more than {most} bytes")));
+        }
     }
     Ok(Hello {
         namespace,
@@ -195,10 +200,16 @@ mod tests {
                 ..proto::Hello::default()
             }))
         };
+        let long = of(Body::Hello(proto::Hello {
+            revision: 1,
+            pod: "x".repeat(MAX_NAME + 1),
+            ..proto::Hello::default()
+        }));
         let many = vec![name(Route, "x"); limits::MAX_SUBSCRIPTIONS + 1];
         for (message, field) in [
             (decode(proto::ProxyMessage { body: None }), "body"),
             (hello(0), "hello.revision"),
+            (long, "hello.pod"),
             (
                 subscribe(vec![name(Route, "x"), None]),
                 "subscribe.subscriptions[1].name",
