@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::authority::Authority;
 use crate::metrics::Metrics;
 use crate::push::HubHandle;
+use crate::state::World;
 use crate::status::{self, FileProblem, ObjectFacts, Status};
 
 pub use client::status as ask_status;
@@ -32,6 +33,8 @@ pub struct SourceReport {
     pub changed: Option<Instant>,
     /// Files that could not be read as objects.
     pub problems: Vec<FileProblem>,
+    /// Everything that could be read.
+    pub world: Arc<World>,
 }
 
 /// What the admin server shows.
@@ -64,16 +67,31 @@ impl Admin {
             .await
     }
 
+    /// Counted when asked for: a change costs what it changes, and counting costs what there is.
+    fn count_objects(&self) {
+        let source = self.source.borrow().clone();
+        let (mut accepted, mut rejected) = (0, 0);
+        for object in source.world.objects() {
+            if object.accepted {
+                accepted += 1;
+            } else {
+                rejected += 1;
+            }
+        }
+        let metrics = &self.metrics.source;
+        metrics.accepted.set(accepted);
+        metrics.rejected.set(rejected);
+        metrics
+            .problems
+            .set(i64::try_from(source.problems.len()).unwrap_or(i64::MAX));
+    }
+
     async fn status(&self) -> Option<Status> {
         let view = self.hub.view().await?;
-        let objects: Vec<ObjectFacts> = facts(&view.world);
-        let files = self.source.borrow().problems.clone();
-        Some(status::board(objects, files, view))
+        let source = self.source.borrow().clone();
+        let objects = source.world.objects().map(ObjectFacts::from).collect();
+        Some(status::board(objects, source.problems, view))
     }
-}
-
-fn facts(_world: &crate::state::World) -> Vec<ObjectFacts> {
-    Vec::new()
 }
 
 fn router(admin: Arc<Admin>) -> Router {
@@ -121,6 +139,7 @@ fn answer(good: bool, health: Health) -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    admin.count_objects();
     let process = health::process();
     admin.metrics.process.cpu_seconds.set(process.cpu_seconds);
     let resident = i64::try_from(process.resident_bytes).unwrap_or(i64::MAX);

@@ -238,10 +238,15 @@ pub struct SourceMetrics {
     pub(crate) accepted: Gauge,
     pub(crate) rejected: Gauge,
     pub(crate) problems: Gauge,
-    pub(crate) changes: Counter,
+    changes: Counter,
 }
 
 impl SourceMetrics {
+    /// The source reported a change.
+    pub fn count_change(&self) {
+        self.changes.inc();
+    }
+
     fn register(registry: &mut Registry) -> Self {
         let objects = Family::<ResultLabel, Gauge>::default();
         let metrics = Self {
@@ -354,5 +359,32 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_user_guide_has_every_metric() {
+        let text = Metrics::new().text();
+        let mut page = String::from(
+            "# Metrics of the operator\n\n\
+             At `/metrics` of the admin address, in the OpenMetrics format. Labels have a fixed set of values.\n\n\
+             | Metric | Type | Meaning |\n|---|---|---|\n",
+        );
+        for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+            let (name, help) = line.split_once(' ').unwrap();
+            let kind = text
+                .lines()
+                .find_map(|l| l.strip_prefix(&format!("# TYPE {name} ")));
+            page.push_str(&format!("| `{name}` | {} | {help} |\n", kind.unwrap()));
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guide/operator-metrics.md");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, page).unwrap();
+            return;
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed == page,
+            "docs/guide/operator-metrics.md is out of date: run `UPDATE=1 cargo test -p control-plane guide`"
+        );
     }
 }

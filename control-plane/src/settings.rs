@@ -338,27 +338,5 @@ impl Values {
     }
 }
 
-/// The table of settings in Markdown, for the user guide.
-#[must_use]
-pub fn documentation() -> String {
-    let mut text = String::from(
-        "| Flag and file key | Environment | Default | Commands | Meaning |\n|---|---|---|---|---|\n",
-    );
-    for setting in &TABLE {
-        let commands: Vec<_> = setting.commands.iter().map(|c| c.as_str()).collect();
-        text.push_str(&format!(
-            "| `{}` | `{}` | {} | {} | {} |\n",
-            setting.name,
-            setting.env(),
-            setting
-                .default
-                .map_or("required".to_owned(), |d| format!("`{d}`")),
-            commands.join(", "),
-            setting.help,
-        ));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests;

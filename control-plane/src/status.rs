@@ -8,6 +8,8 @@ use api::ObjectRef;
 use serde::{Deserialize, Serialize};
 
 use crate::push::{AppliedBy, HubView, ObjectKey, ProxyView, Unsendable};
+use crate::source::folder;
+use crate::state::ObjectState;
 
 pub use text::render;
 
@@ -28,13 +30,51 @@ pub struct ObjectFacts {
     pub warnings: Vec<String>,
 }
 
+impl From<ObjectState> for ObjectFacts {
+    fn from(state: ObjectState) -> Self {
+        let ObjectState {
+            reference,
+            findings,
+            accepted,
+            in_force,
+            conflicts,
+            warnings,
+        } = state;
+        Self {
+            reference,
+            accepted,
+            in_force,
+            findings: findings.iter().map(ToString::to_string).collect(),
+            conflicts,
+            warnings,
+        }
+    }
+}
+
 /// A file of the source that could not be read as objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileProblem {
-    /// The file.
+    /// The file, with line and column where they are known, such as `a.yaml:3:4`.
     pub file: String,
     /// What is wrong with it.
     pub problem: String,
+}
+
+impl From<folder::FileProblem> for FileProblem {
+    fn from(found: folder::FileProblem) -> Self {
+        let folder::FileProblem {
+            file,
+            document: _,
+            line,
+            column,
+            field,
+            message,
+        } = found;
+        let place = [line, column].into_iter().flatten().map(|n| format!(":{n}"));
+        let file = format!("{}{}", file.display(), place.collect::<String>());
+        let problem = field.map_or(message.clone(), |field| format!("{field}: {message}"));
+        Self { file, problem }
+    }
 }
 
 /// The status of the mesh.
@@ -94,7 +134,6 @@ pub struct Refusal {
 #[must_use]
 pub fn board(objects: Vec<ObjectFacts>, files: Vec<FileProblem>, hub: HubView) -> Status {
     let HubView {
-        world: _,
         mut proxies,
         objects: uses,
         unsendable,

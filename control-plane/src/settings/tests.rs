@@ -147,11 +147,38 @@ fn the_other_commands_read_their_own_settings() {
 }
 
 #[test]
-fn names_are_unique_and_the_documentation_has_them_all() {
-    let text = documentation();
-    let mut names = std::collections::BTreeSet::new();
+fn the_user_guide_has_every_setting_as_it_is() {
+    let mut text = String::from(
+        "# Settings of the operator\n\n\
+         Said in a YAML file (`--settings`, or `HAUBERK_SETTINGS`), in the environment, or as flags; the later wins.\n\
+         A value that cannot be used keeps the operator from starting, and the message says where it came from.\n\n\
+         | Flag and file key | Environment | Default | Commands | Meaning |\n|---|---|---|---|---|\n",
+    );
     for setting in &TABLE {
-        assert!(names.insert(setting.name), "{} is there twice", setting.name);
-        assert!(text.contains(&format!("`{}`", setting.env())));
+        let commands: Vec<_> = setting.commands.iter().map(|c| c.as_str()).collect();
+        let default = setting
+            .default
+            .map_or("must be set".to_owned(), |d| format!("`{d}`"));
+        let (name, env, commands) = (setting.name, setting.env(), commands.join(", "));
+        text.push_str(&format!(
+            "| `{name}` | `{env}` | {default} | {commands} | {} |\n",
+            setting.help
+        ));
     }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guide/operator-settings.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, text).unwrap();
+        return;
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == text,
+        "docs/guide/operator-settings.md is out of date: run `UPDATE=1 cargo test -p control-plane guide`"
+    );
+}
+
+#[test]
+fn each_setting_has_one_name() {
+    let names: std::collections::BTreeSet<_> = TABLE.iter().map(|s| s.name).collect();
+    assert_eq!(names.len(), TABLE.len());
 }

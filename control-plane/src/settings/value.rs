@@ -35,6 +35,12 @@ pub(crate) fn format(text: &str) -> Result<Format, String> {
 }
 
 pub(crate) fn log(text: &str) -> Result<String, String> {
+    // No target has such a name, and the parser cuts text within characters.
+    if !text.is_ascii() {
+        return Err(
+            "is no filter of the log: it has characters beyond ASCII; use a level such as `info`".to_owned(),
+        );
+    }
     match text.parse::<tracing_subscriber::EnvFilter>() {
         Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
         Ok(_) => Err("is empty: use a level such as `info`".to_owned()),
@@ -123,6 +129,19 @@ mod tests {
             ("18446744073709551615h", None),
         ] {
             assert_eq!(read(text), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_filter_of_the_log_is_a_level_or_directives() {
+        for (text, good) in [
+            ("info", true),
+            ("warn,control_plane::push=debug", true),
+            ("", false),
+            ("a=b=c", false),
+            ("\ta¡=", false),
+        ] {
+            assert_eq!(log(text).is_ok(), good, "{text}");
         }
     }
 
