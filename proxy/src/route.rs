@@ -1,37 +1,54 @@
-//! Which rule a request or a connection follows: the first that matches, and the share of its split that chance falls on.
-//! Called once a request by `outbound::http` and once a connection by `outbound::opaque`. Pure functions of the route and
-//! the facts; they return why together with what, and allocate nothing.
+//! Routes requests and connections: the first rule that matches decides, and where it splits, chance decides by weight.
+//! The outbound path calls [`select`] for each request and [`select_tcp`] for each opaque connection, then acts on the
+//! decision; [`rewritten`] and [`location`] work out the new URIs. Nothing is changed, sent or allocated on the way to a
+//! decision: it borrows from the route, and says why only when somebody reads it.
+//!
+//! Meaning of the conditions (see [`api::HttpMatch`] for the fields):
+//!
+//! - The **path** is compared as it came, without normalising or decoding it, and without the query. A prefix is a text
+//!   prefix: `/api` covers `/apix`.
+//! - The **authority** is compared without regard to case, with its port if it has one.
+//! - A **header** condition holds when one of the values of that name meets it. Values that are not UTF-8 are only
+//!   *present*. `host` finds the authority where HTTP/2 has no such header.
+//! - A **query parameter** condition holds when one of the values of that name meets it, as written or percent-decoded.
+//! - What a request does not have meets no condition, not even *present*.
 
-mod matching;
-mod rewrite;
-
-use std::fmt;
 use std::sync::Arc;
 
-use api::{Action, DirectResponse, Forward, HttpMatch, HttpRule, Redirect, TcpRule, WeightedCluster};
+use api::{Action, DirectResponse, Forward, HttpMatch, HttpRule, Redirect, Split, WeightedCluster};
 use http::{HeaderMap, Method, Request};
-use rand::{Rng, RngExt as _};
+use rand::{Rng, RngExt};
 
 use crate::config::snapshot::{Cluster, Route};
 use crate::error::Error;
 use crate::message;
 
-pub use rewrite::{location, rewritten};
+mod matching;
+mod redirect;
+mod rewrite;
+mod tcp;
+#[cfg(test)]
+pub(crate) mod testing;
+mod why;
 
-/// What rules look at.
+pub use redirect::location;
+pub use rewrite::rewritten;
+pub use tcp::{TcpDecision, select_tcp};
+
+/// What rules look at in a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// Method.
+    /// Its method.
     pub method: &'a Method,
-    /// Path, without the query.
+    /// Its path as it came, without the query.
     pub path: &'a str,
-    /// What follows the `?`.
+    /// Its query, without the `?`.
     pub query: Option<&'a str>,
-    /// Host, with its port if it has one.
+    /// `:authority` or `Host`.
     pub authority: Option<&'a str>,
-    /// `http`, or `https`.
+    /// Its scheme, in lower case.
     pub scheme: &'a str,
-    /// Headers.
+    /// Its headers.
     pub headers: &'a HeaderMap,
 }
 
@@ -51,178 +68,105 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// What a rule does with a request.
+/// The rule that a request falls under, and what it does with the request. `Display` says why.
 #[derive(Debug, Clone, Copy)]
-pub enum Chosen<'a> {
-    /// Send it.
+pub struct Decision<'r> {
+    route: &'r Route,
+    /// Position of the rule in the route.
+    pub rule_index: usize,
+    /// The rule.
+    pub rule: &'r HttpRule,
+    /// Which of the rule's matches it was; `None` for a rule that takes every request.
+    pub matched: Option<&'r HttpMatch>,
+    /// What it does.
+    pub chosen: Chosen<'r>,
+}
+
+/// What a rule does with a request, with the split decided.
+#[derive(Debug, Clone, Copy)]
+pub enum Chosen<'r> {
+    /// Send it to an endpoint of a cluster.
     Forward {
         /// The rule's settings.
-        forward: &'a Forward,
+        forward: &'r Forward,
         /// The share of the split that chance fell on.
-        share: &'a WeightedCluster,
+        share: &'r WeightedCluster,
         /// Its cluster.
-        cluster: &'a Arc<Cluster>,
+        cluster: &'r Arc<Cluster>,
     },
     /// Answer with a redirect.
-    Redirect(&'a Redirect),
+    Redirect(&'r Redirect),
     /// Answer with a fixed response.
-    Direct(&'a DirectResponse),
+    Direct(&'r DirectResponse),
 }
 
-/// What was decided, and why (`Display`).
-#[derive(Debug, Clone, Copy)]
-pub struct Decision<'a> {
-    /// Position of the rule in its route.
-    pub rule_index: usize,
-    /// The rule.
-    pub rule: &'a HttpRule,
-    /// The match that held; `None` for a rule that takes every request.
-    pub matched: Option<&'a HttpMatch>,
-    /// What it does.
-    pub chosen: Chosen<'a>,
-}
-
-/// Decides what happens to a request.
+/// The rule that a request falls under.
 ///
 /// # Errors
-/// When no rule matches.
-pub fn select<'a>(route: &'a Route, facts: &Facts<'_>, rng: &mut impl Rng) -> Result<Decision<'a>, Error> {
-    for (rule_index, rule) in route.spec.http.iter().enumerate() {
-        let matched = if rule.matches.is_empty() {
-            None
-        } else {
-            match rule.matches.iter().find(|m| matching::holds(m, facts)) {
-                Some(matched) => Some(matched),
-                None => continue,
-            }
-        };
-        let chosen = match &rule.action {
-            Action::Forward(forward) => {
-                let index = roll(forward.split.total(), rng, |roll| forward.split.index_of(roll));
-                let share = &forward.split.clusters()[index];
-                let cluster = route
-                    .http
-                    .get(rule_index)
-                    .and_then(|clusters| clusters.get(index));
-                let cluster = cluster.ok_or_else(|| Error::NoRoute {
-                    route: Arc::clone(&route.name),
-                })?;
-                Chosen::Forward {
-                    forward,
-                    share,
-                    cluster,
-                }
-            }
-            Action::Redirect(redirect) => Chosen::Redirect(redirect),
-            Action::Direct(direct) => Chosen::Direct(direct),
-        };
-        return Ok(Decision {
-            rule_index,
-            rule,
-            matched,
-            chosen,
+/// [`Error::NoRoute`] when no rule matches.
+pub fn select<'r>(route: &'r Route, facts: &Facts<'_>, rng: &mut impl Rng) -> Result<Decision<'r>, Error> {
+    let Some((rule_index, rule, matched)) = first_match(route, facts) else {
+        return Err(Error::NoRoute {
+            route: Arc::clone(&route.name),
         });
-    }
-    Err(Error::NoRoute {
-        route: Arc::clone(&route.name),
-    })
-}
-
-/// Chance is asked only where there is a choice.
-fn roll(total: u32, rng: &mut impl Rng, index_of: impl FnOnce(u32) -> usize) -> usize {
-    if total == 1 {
-        index_of(0)
-    } else {
-        index_of(rng.random_range(0..total))
-    }
-}
-
-/// What was decided for a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct TcpDecision<'a> {
-    /// Position of the rule in its route.
-    pub rule_index: usize,
-    /// The rule.
-    pub rule: &'a TcpRule,
-    /// Where it goes.
-    pub cluster: &'a Arc<Cluster>,
-}
-
-/// Decides where a connection without visible requests goes. `sni` is the server name of its TLS, in lower case.
-///
-/// # Errors
-/// When no rule takes it.
-pub fn select_tcp<'a>(
-    route: &'a Route,
-    sni: Option<&str>,
-    rng: &mut impl Rng,
-) -> Result<TcpDecision<'a>, Error> {
-    let no_route = || Error::NoRoute {
-        route: Arc::clone(&route.name),
     };
-    let takes = |rule: &TcpRule| {
-        rule.sni.is_empty() || sni.is_some_and(|name| rule.sni.iter().any(|s| is_sni(s, name)))
-    };
-    let (rule_index, rule) = route
-        .spec
-        .tcp
-        .iter()
-        .enumerate()
-        .find(|(_, rule)| takes(rule))
-        .ok_or_else(no_route)?;
-    let index = roll(rule.split.total(), rng, |roll| rule.split.index_of(roll));
-    let cluster = route
-        .tcp
-        .get(rule_index)
-        .and_then(|clusters| clusters.get(index))
-        .ok_or_else(no_route)?;
-    Ok(TcpDecision {
-        rule_index,
-        rule,
-        cluster,
-    })
-}
-
-/// `*.suffix` stands for one or more labels before the suffix.
-fn is_sni(pattern: &str, name: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
-        None => pattern == name,
-    }
-}
-
-impl fmt::Display for Decision<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule #{}", self.rule_index + 1)?;
-        if !self.rule.name.is_empty() {
-            write!(f, " `{}`", self.rule.name)?;
-        }
-        match &self.rule.source {
-            Some(source) => write!(f, " of {source}")?,
-            None => f.write_str(" that every Service has")?,
-        }
-        match self.matched {
-            Some(matched) => write!(f, ": {}", matching::Why(matched))?,
-            None => f.write_str(": takes every request")?,
-        }
-        match self.chosen {
+    let chosen = match &rule.action {
+        Action::Forward(forward) => {
+            let clusters = route.http.get(rule_index).map_or(&[][..], Vec::as_slice);
+            let (share, cluster) = roll(&forward.split, clusters, rng)?;
             Chosen::Forward {
                 forward,
                 share,
                 cluster,
-            } if forward.split.clusters().len() > 1 => {
-                write!(
-                    f,
-                    "; the split fell on {} ({} of {})",
-                    cluster.name,
-                    share.weight,
-                    forward.split.total()
-                )
             }
-            Chosen::Forward { cluster, .. } => write!(f, "; to {}", cluster.name),
-            Chosen::Redirect(_) => f.write_str("; redirected"),
-            Chosen::Direct(direct) => write!(f, "; answered with {}", direct.status),
         }
+        Action::Redirect(redirect) => Chosen::Redirect(redirect),
+        Action::Direct(direct) => Chosen::Direct(direct),
+    };
+    Ok(Decision {
+        route,
+        rule_index,
+        rule,
+        matched,
+        chosen,
+    })
+}
+
+/// Looks at the rules one after the other. An index over exact paths and prefixes, made when a route activates, would
+/// narrow down here which rules are worth a look; it must leave this function's answer the same.
+fn first_match<'r>(
+    route: &'r Route,
+    facts: &Facts<'_>,
+) -> Option<(usize, &'r HttpRule, Option<&'r HttpMatch>)> {
+    route.spec.http.iter().enumerate().find_map(|(index, rule)| {
+        if rule.matches.is_empty() {
+            return Some((index, rule, None));
+        }
+        let matched = rule.matches.iter().find(|m| matching::holds(m, facts))?;
+        Some((index, rule, Some(matched)))
+    })
+}
+
+/// Lets chance decide between the clusters of a split, where there is a choice.
+fn roll<'r>(
+    split: &'r Split,
+    clusters: &'r [Arc<Cluster>],
+    rng: &mut impl Rng,
+) -> Result<(&'r WeightedCluster, &'r Arc<Cluster>), Error> {
+    let shares = split.clusters();
+    let index = if shares.len() == 1 {
+        0
+    } else {
+        split.index_of(rng.random_range(0..split.total()))
+    };
+    let share = &shares[index];
+    match clusters.get(index) {
+        Some(cluster) => Ok((share, cluster)),
+        // A snapshot resolves every cluster of its routes. Should one be missing all the same, its name is worth more
+        // to an operator than a dead worker.
+        None => Err(Error::NoEndpoint {
+            cluster: share.cluster.as_str().into(),
+        }),
     }
 }
 

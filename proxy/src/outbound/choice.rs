@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::uri::{Authority, PathAndQuery};
-use ::http::{HeaderMap, HeaderValue, Request, Response, header};
+use ::http::{HeaderMap, Request, Response, header};
 use api::{HeaderChanges, Retry};
 use bytes::Bytes;
 
 use crate::config::snapshot::Cluster;
+use crate::error::Error;
 use crate::message;
-use crate::route::{self, Chosen, Decision};
+use crate::route::{self, Chosen, Decision, Facts};
 use crate::tries;
 
 /// Where a request goes, how often, and what changes on the way.
@@ -48,7 +49,7 @@ impl<'a> Choice<'a> {
     /// As a rule decided.
     ///
     /// # Errors
-    /// The rule's own answer, when it gives one.
+    /// The rule's own answer, when it gives one; or that of the proxy, when its new path is no path.
     pub fn of<B>(decision: &Decision<'a>, request: &Request<B>) -> Result<Self, Box<Response<Bytes>>> {
         let rule = decision.rule;
         let (forward, share, cluster) = match decision.chosen {
@@ -65,12 +66,17 @@ impl<'a> Choice<'a> {
         };
         let rewrite = forward.rewrite.as_ref();
         let uri = request.uri();
+        let path = rewrite
+            .map_or(Ok(None), |r| {
+                route::rewritten(r, decision.matched, uri.path(), uri.query())
+            })
+            .map_err(|error| Box::new(refusal(&error, request)))?;
         Ok(Self {
             cluster,
             retry: &forward.retry,
             timeout: forward.timeout,
             authority: rewrite.and_then(|r| r.authority.clone()),
-            path: rewrite.and_then(|r| route::rewritten(r, decision.matched, uri.path(), uri.query())),
+            path,
             request_headers: [Some(&rule.request_headers), Some(&share.request_headers)],
             response_headers: [Some(&rule.response_headers), Some(&share.response_headers)],
         })
@@ -98,16 +104,20 @@ impl<'a> Choice<'a> {
     }
 }
 
+fn refusal<B>(error: &Error, request: &Request<B>) -> Response<Bytes> {
+    message::error_response(error, message::is_grpc(request.headers()))
+}
+
 fn own_answer<B>(decision: &Decision<'_>, request: &Request<B>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     match decision.chosen {
         Chosen::Redirect(redirect) => {
-            let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-            let location = route::location(redirect, message::authority(request), path);
+            let location = match route::location(redirect, &Facts::of(request)) {
+                Ok(location) => location,
+                Err(error) => return refusal(&error, request),
+            };
             *response.status_mut() = redirect.status;
-            if let Ok(location) = HeaderValue::try_from(location) {
-                response.headers_mut().insert(header::LOCATION, location);
-            }
+            response.headers_mut().insert(header::LOCATION, location);
         }
         Chosen::Direct(direct) => {
             *response.status_mut() = direct.status;

@@ -1,15 +1,15 @@
-//! Whether the conditions of a match hold for a request.
+//! Whether the conditions of a match hold for a request. Only `route::select` calls it. Cheap conditions come first; the
+//! query is looked at only where a condition asks for it.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use api::{HttpMatch, NamedMatch, StringMatch};
-use http::HeaderMap;
+use http::header::HOST;
 
 use super::Facts;
 
-/// Whether every condition holds.
-pub(super) fn holds(m: &HttpMatch, facts: &Facts<'_>) -> bool {
+/// Whether all conditions hold.
+pub(super) fn holds(wanted: &HttpMatch, facts: &Facts<'_>) -> bool {
     let HttpMatch {
         name: _,
         uri,
@@ -20,130 +20,148 @@ pub(super) fn holds(m: &HttpMatch, facts: &Facts<'_>) -> bool {
         without_headers,
         query,
         ignore_uri_case,
-    } = m;
-    is(method, facts.method.as_str())
-        && uri.as_ref().is_none_or(|uri| {
-            if *ignore_uri_case {
-                uri.is_match_ignoring_case(facts.path)
-            } else {
-                uri.is_match(facts.path)
-            }
-        })
-        && is(scheme, facts.scheme)
+    } = wanted;
+    uri.as_ref().is_none_or(|uri| match ignore_uri_case {
+        true => uri.is_match_ignoring_case(facts.path),
+        false => uri.is_match(facts.path),
+    }) && method
+        .as_ref()
+        .is_none_or(|method| method.is_match(facts.method.as_str()))
+        && scheme.as_ref().is_none_or(|scheme| scheme.is_match(facts.scheme))
         && authority
             .as_ref()
-            .is_none_or(|a| facts.authority.is_some_and(|host| a.is_match(&lower(host))))
-        && headers.iter().all(|h| has_header(facts.headers, h))
-        && !without_headers.iter().any(|h| has_header(facts.headers, h))
-        && query.iter().all(|q| has_parameter(facts.query.unwrap_or(""), q))
+            .is_none_or(|wanted| facts.authority.is_some_and(|a| is_authority(wanted, a)))
+        && headers.iter().all(|header| has_header(header, facts))
+        && !without_headers.iter().any(|header| has_header(header, facts))
+        && query
+            .iter()
+            .all(|parameter| facts.query.is_some_and(|q| has_parameter(parameter, q)))
 }
 
-fn is(condition: &Option<StringMatch>, value: &str) -> bool {
-    condition
-        .as_ref()
-        .is_none_or(|condition| condition.is_match(value))
-}
-
-fn lower(host: &str) -> Cow<'_, str> {
-    if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
+/// Host names have no case; only an expression needs the lower-case text itself.
+fn is_authority(wanted: &StringMatch, authority: &str) -> bool {
+    match wanted {
+        StringMatch::Regex(pattern) if authority.bytes().any(|b| b.is_ascii_uppercase()) => {
+            pattern.is_match(&authority.to_ascii_lowercase())
+        }
+        other => other.is_match_ignoring_case(authority),
     }
 }
 
-/// Values that are not visible ASCII can only be present.
-fn has_header(headers: &HeaderMap, condition: &NamedMatch) -> bool {
-    headers
-        .get_all(&condition.name)
-        .iter()
-        .any(|value| match &condition.value {
-            StringMatch::Present => true,
-            pattern => value.to_str().is_ok_and(|value| pattern.is_match(value)),
-        })
+fn has_header(wanted: &NamedMatch, facts: &Facts<'_>) -> bool {
+    let meets = |value: &[u8]| match std::str::from_utf8(value) {
+        Ok(value) => wanted.value.is_match(value),
+        Err(_) => wanted.value == StringMatch::Present,
+    };
+    let mut values = facts.headers.get_all(&wanted.name).iter().peekable();
+    if values.peek().is_none() && wanted.name == HOST {
+        return facts
+            .authority
+            .is_some_and(|authority| meets(authority.as_bytes()));
+    }
+    values.any(|value| meets(value.as_bytes()))
 }
 
-fn has_parameter(query: &str, condition: &NamedMatch<String>) -> bool {
+fn has_parameter(wanted: &NamedMatch<String>, query: &str) -> bool {
     query.split('&').any(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        decoded(name) == condition.name && condition.value.is_match(&decoded(value))
+        // `a=1&&b=2` has no parameter without a name between the two.
+        !pair.is_empty()
+            && (name == wanted.name || decoded(name) == wanted.name)
+            && (wanted.value.is_match(value) || wanted.value.is_match(&decoded(value)))
     })
 }
 
-/// Undoes percent-encoding and `+` (the form encoding of URLs). What is not UTF-8 afterwards stays as it was.
+/// A part of a query as forms encode it: `+` is a space, `%xx` a byte. What decodes to no UTF-8 stays as it is.
 fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.bytes().any(|b| b == b'%' || b == b'+') {
+    if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
         return Cow::Borrowed(text);
     }
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = |at: usize| after.get(at).and_then(|b| char::from(*b).to_digit(16));
-        match (byte, hex(0), hex(1)) {
+    let hex = |byte: Option<&u8>| byte.and_then(|b| char::from(*b).to_digit(16));
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while let Some(byte) = bytes.get(i) {
+        i += 1;
+        match (byte, hex(bytes.get(i)), hex(bytes.get(i + 1))) {
+            (b'+', ..) => out.push(b' '),
             (b'%', Some(high), Some(low)) => {
-                out.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
-                rest = &after[2..];
+                out.push((high * 16 + low) as u8);
+                i += 2;
             }
-            (b'+', ..) => {
-                out.push(b' ');
-                rest = after;
-            }
-            _ => {
-                out.push(byte);
-                rest = after;
-            }
+            (other, ..) => out.push(*other),
         }
     }
     String::from_utf8(out).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// The conditions of a match, in words.
-pub(super) struct Why<'a>(pub(super) &'a HttpMatch);
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-impl fmt::Display for Why<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let m = self.0;
-        if !m.name.is_empty() {
-            write!(f, "match `{}`: ", m.name)?;
-        }
-        let mut first = true;
-        let mut condition = |f: &mut fmt::Formatter<'_>, what: fmt::Arguments<'_>, value: &StringMatch| {
-            let and = if std::mem::take(&mut first) { "" } else { ", " };
-            write!(f, "{and}{what} {}", Pattern(value))
-        };
-        let singles = [
-            ("uri", &m.uri),
-            ("method", &m.method),
-            ("authority", &m.authority),
-            ("scheme", &m.scheme),
+    use super::*;
+
+    #[test]
+    fn queries_are_decoded_as_forms_encode_them() {
+        let table = [
+            ("plain", "plain"),
+            ("a+b", "a b"),
+            ("a%20b", "a b"),
+            ("%C3%A9", "é"),
+            ("%c3%a9", "é"),
+            ("100%", "100%"),
+            ("%4", "%4"),
+            ("%zz", "%zz"),
+            ("%ff", "%ff"),
+            ("%2B", "+"),
+            ("%", "%"),
+            ("", ""),
+            ("é+", "é "),
         ];
-        for (name, value) in singles {
-            if let Some(value) = value {
-                condition(f, format_args!("{name}"), value)?;
-            }
+        for (text, expected) in table {
+            assert_eq!(decoded(text), expected, "{text}");
         }
-        for h in &m.headers {
-            condition(f, format_args!("header {}", h.name), &h.value)?;
-        }
-        for h in &m.without_headers {
-            condition(f, format_args!("no header {}", h.name), &h.value)?;
-        }
-        for q in &m.query {
-            condition(f, format_args!("parameter {}", q.name), &q.value)?;
-        }
-        Ok(())
     }
-}
 
-struct Pattern<'a>(&'a StringMatch);
+    #[test]
+    fn parameters_are_found_wherever_they_stand() {
+        let table = [
+            ("user", StringMatch::Exact("jason".into()), "user=jason", true),
+            ("user", StringMatch::Exact("jason".into()), "a=1&user=jason", true),
+            (
+                "user",
+                StringMatch::Exact("jason".into()),
+                "user=anna&user=jason",
+                true,
+            ),
+            ("user", StringMatch::Exact("jason".into()), "user=j%61son", true),
+            ("user", StringMatch::Exact("jason".into()), "us%65r=jason", true),
+            ("user", StringMatch::Exact("j%61son".into()), "user=j%61son", true),
+            ("user", StringMatch::Exact("jason".into()), "user=jasonb", false),
+            ("user", StringMatch::Exact("jason".into()), "xuser=jason", false),
+            ("user", StringMatch::Exact("a=b".into()), "user=a=b", true),
+            ("user", StringMatch::Exact("".into()), "user", true),
+            ("user", StringMatch::Exact("".into()), "user=", true),
+            ("user", StringMatch::Present, "user", true),
+            ("user", StringMatch::Present, "other", false),
+            ("user", StringMatch::Present, "", false),
+            ("user", StringMatch::Present, "&&", false),
+            ("user", StringMatch::Prefix("a b".into()), "user=a+bc", true),
+        ];
+        for (name, value, query, expected) in table {
+            let wanted = NamedMatch {
+                name: name.to_owned(),
+                value,
+            };
+            assert_eq!(has_parameter(&wanted, query), expected, "{wanted:?} {query}");
+        }
+    }
 
-impl fmt::Display for Pattern<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            StringMatch::Exact(text) => write!(f, "is {text:?}"),
-            StringMatch::Prefix(text) => write!(f, "begins with {text:?}"),
-            StringMatch::Regex(pattern) => write!(f, "matches /{}/", pattern.as_str()),
-            StringMatch::Present => f.write_str("is present"),
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding(text in ".*") {
+            let encoded: String = text.bytes().map(|b| format!("%{b:02x}")).collect();
+            prop_assert_eq!(decoded(&encoded), text);
         }
     }
 }
