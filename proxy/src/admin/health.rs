@@ -74,11 +74,9 @@ impl Admin {
             missing.push("the proxy is shutting down".to_owned());
         }
         if !self.config.is_ready() {
-            let why = self
-                .config
-                .link()
-                .last_error
-                .map_or_else(String::new, |e| format!(" ({e})"));
+            let link = self.config.link();
+            let why = link.last_error.filter(|_| !link.connected);
+            let why = why.map_or_else(String::new, |e| format!(" ({e})"));
             missing.push(format!("the first configuration has not been applied{why}"));
         }
         if !self.identity.is_ready() {

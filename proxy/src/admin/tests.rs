@@ -217,17 +217,23 @@ async fn other_paths_list_what_there_is_and_nothing_can_be_changed() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_or_nonsense_keeps_nobody_out() {
+async fn clients_that_say_nothing_keep_nobody_out_for_long() {
     let running = running().await;
     let mut silent = Vec::new();
-    for _ in 0..CONNECTIONS / 2 {
+    for _ in 0..CONNECTIONS {
         silent.push(TcpStream::connect(running.address).await.expect("connects"));
     }
+    // As many as are served at once: this one waits until their headers are overdue.
+    let answer = tokio::time::timeout(HEADER_TIMEOUT * 3, ask(running.address, "GET", "/health/live"));
+    assert_eq!(answer.await.expect("in time").0, 200);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_http_end_their_connection_and_no_more() {
+    let running = running().await;
     let mut nonsense = TcpStream::connect(running.address).await.expect("connects");
-    nonsense
-        .write_all(b"\x16\x03\x01\x00\x05hello\r\n\r\n")
-        .await
-        .expect("writes");
+    let bytes = b"\x16\x03\x01\x00\x05hello\r\n\r\n";
+    nonsense.write_all(bytes).await.expect("writes");
     let mut answer = Vec::new();
     nonsense.read_to_end(&mut answer).await.expect("closed");
     assert_eq!(ask(running.address, "GET", "/health/live").await.0, 200);

@@ -315,7 +315,7 @@ impl Store {
             .filter(|n| self.held.contains_key(n))
             .collect();
         outcome.unsubscribe = unsubscribe.into_iter().collect();
-        outcome.snapshot = self.built.publish();
+        outcome.snapshot = self.built.publish(&self.held);
         outcome
     }
 
@@ -387,7 +387,7 @@ impl Store {
                     }
                 }
             }
-            self.built.remove(&name, &self.held);
+            self.built.remove(&name);
             // What was asked for and let go in one step was never told to the operator.
             if !change.subscribe.remove(&name) {
                 change.unsubscribe.insert(name);

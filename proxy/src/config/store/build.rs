@@ -2,7 +2,7 @@
 //! pointer, and live state stays with its cluster and endpoint for as long as a snapshot names them. Only the store
 //! uses it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,6 +28,8 @@ pub(super) struct Built {
     inbound: Option<Arc<api::Inbound>>,
     inbound_ports: InboundPorts,
     live: HashMap<String, Live>,
+    /// Clusters some of whose live state may be named no more.
+    loose: BTreeSet<String>,
 }
 
 /// Live state of a cluster and its endpoints, by address and pod.
@@ -49,8 +51,12 @@ impl Live {
 type AllHeld = BTreeMap<ResourceName, Held>;
 
 impl Built {
-    /// The snapshot, if it differs from the last one.
-    pub(super) fn publish(&mut self) -> Option<Arc<Snapshot>> {
+    /// The snapshot, if it differs from the last one. Only here live state is retired: within one change an endpoint may
+    /// leave its service and be named by its own address, or the other way round.
+    pub(super) fn publish(&mut self, held: &AllHeld) -> Option<Arc<Snapshot>> {
+        while let Some(cluster) = self.loose.pop_first() {
+            self.retire(&cluster, held);
+        }
         if !std::mem::take(&mut self.dirty) {
             return None;
         }
@@ -93,11 +99,11 @@ impl Built {
     }
 
     /// Forgets what nobody wants any more.
-    pub(super) fn remove(&mut self, name: &ResourceName, held: &AllHeld) {
+    pub(super) fn remove(&mut self, name: &ResourceName) {
         match name.kind {
             Kind::Destination => {
                 if let Ok(address) = name.name.parse() {
-                    self.set_destination(address, None, held);
+                    self.set_destination(address, None);
                 }
             }
             Kind::Route => {
@@ -105,7 +111,7 @@ impl Built {
             }
             Kind::Cluster => {
                 self.dirty |= self.clusters.remove(&name.name).is_some();
-                self.retire(&name.name, held);
+                self.loose.insert(name.name.clone());
             }
             Kind::Endpoints | Kind::Inbound | Kind::TrustBundle => {}
         }
@@ -156,7 +162,7 @@ impl Built {
             self.clusters.insert(name.name.clone(), cluster);
             self.dirty = true;
         }
-        self.retire(&name.name, held);
+        self.loose.insert(name.name.clone());
     }
 
     /// Endpoints with their live state; those that did not change keep their pointer.
@@ -259,7 +265,7 @@ impl Built {
             destination,
             usage: Arc::clone(usage),
         });
-        self.set_destination(address, entry, held);
+        self.set_destination(address, entry);
     }
 
     fn destination(&mut self, address: SocketAddr, spec: &api::Destination, held: &AllHeld) -> Destination {
@@ -314,7 +320,7 @@ impl Built {
         }))
     }
 
-    fn set_destination(&mut self, address: SocketAddr, entry: Option<Entry>, held: &AllHeld) {
+    fn set_destination(&mut self, address: SocketAddr, entry: Option<Entry>) {
         let old = self.destinations.get(&address).map(|e| &e.destination);
         let unchanged = match (old, entry.as_ref().map(|e| &e.destination)) {
             (None, None) | (Some(Destination::Passthrough), Some(Destination::Passthrough)) => true,
@@ -336,7 +342,7 @@ impl Built {
         };
         self.dirty = true;
         if let Some(cluster) = left {
-            self.retire(&cluster, held);
+            self.loose.insert(cluster.to_string());
         }
     }
 
