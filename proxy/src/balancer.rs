@@ -159,7 +159,10 @@ impl Gate {
     fn explain(&self, cluster: &Cluster) -> Error {
         let name = || Arc::clone(&cluster.name);
         let Some(first) = cluster.endpoints.first() else {
-            return Error::NoEndpoint { cluster: name() };
+            return Error::NoEndpoint {
+                cluster: name(),
+                absent: cluster.absent.clone(),
+            };
         };
         if cluster.endpoints.iter().any(|e| self.is_meshed(e)) {
             Error::BreakerOpen { cluster: name() }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+const NONE_READY: &str = "no pod of it is ready, or its subset selects none";
+
 /// What kept a request or a connection from its answer. `Display` tells an operator what to look at.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -28,10 +30,12 @@ pub enum Error {
         address: std::net::SocketAddr,
     },
     /// The cluster has no endpoint that is ready.
-    #[error("cluster {cluster} has no endpoint: no pod of it is ready, or its subset selects none")]
+    #[error("cluster {cluster} has no endpoint: {}", absent.as_deref().unwrap_or(NONE_READY))]
     NoEndpoint {
         /// Name of the cluster.
         cluster: Arc<str>,
+        /// Why the operator has no such cluster or no such endpoints, where that is the reason.
+        absent: Option<Arc<str>>,
     },
     /// The breakers of all endpoints are open, or all are ejected.
     #[error("circuit breakers of all endpoints of cluster {cluster} are open")]

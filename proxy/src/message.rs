@@ -311,6 +311,7 @@ mod tests {
     fn errors_are_told_in_the_protocol_of_the_request() {
         let error = Error::NoEndpoint {
             cluster: "reviews:80".into(),
+            absent: None,
         };
         let plain = error_response(&error, false);
         assert_eq!(plain.status(), 503);

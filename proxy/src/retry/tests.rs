@@ -96,6 +96,7 @@ async fn errors() -> Vec<(&'static str, Error)> {
             "no endpoint",
             Error::NoEndpoint {
                 cluster: cluster.clone(),
+                absent: None,
             },
         ),
         (

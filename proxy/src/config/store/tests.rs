@@ -6,6 +6,7 @@ use super::*;
 use crate::config::snapshot::{Cluster, Destination};
 use crate::identity::testing::{Ca, TRUST_DOMAIN};
 
+mod live;
 mod property;
 mod usage;
 
@@ -227,6 +228,9 @@ fn what_is_absent_is_told_with_its_reason() {
     let said = cluster.absent.as_deref();
     assert_eq!(said, Some("endpoints/e is absent: no such Service"));
     assert!(cluster.endpoints.is_empty());
+    let rng = &mut rand::rng();
+    let error = crate::balancer::pick(&cluster, &[], rng, Instant::now()).expect_err("no endpoint");
+    assert!(error.to_string().ends_with("no such Service"), "{error}");
 
     let outcome = store.apply(update([absent(Kind::Cluster, "c", "no subset v9")]));
     let said = cluster_of(&outcome.snapshot.expect("a snapshot")).absent.clone();
@@ -337,95 +341,6 @@ fn nonsense_is_rejected_or_ignored() {
         to_route("1.2.3.4:5", "r"),
     ]));
     assert!(outcome.acks.is_empty() && outcome.nacks.is_empty() && outcome.snapshot.is_none());
-}
-
-#[test]
-fn live_state_stays_with_its_endpoint_and_a_returning_one_starts_fresh() {
-    let (mut store, first) = serving();
-    let before = cluster_of(&first);
-    let sent = endpoints("e", &[("10.0.0.2:80", "v2"), ("10.0.0.3:80", "v1")]);
-    let second = store.apply(update([sent])).snapshot.expect("a snapshot");
-    let after = cluster_of(&second);
-    assert!(Arc::ptr_eq(&before.live, &after.live));
-    assert!(
-        Arc::ptr_eq(&before.endpoints[1], &after.endpoints[0]),
-        "unchanged: the same pointer"
-    );
-    assert!(before.endpoints[0].live.retired.load(Ordering::Acquire));
-    assert!(!after.endpoints[0].live.retired.load(Ordering::Acquire));
-
-    // New settings of the cluster keep all of it.
-    let sent = cluster("c", "e", Some("v2"));
-    let third = store.apply(update([sent])).snapshot.expect("a snapshot");
-    let narrowed = cluster_of(&third);
-    assert!(Arc::ptr_eq(&narrowed.live, &before.live));
-    assert_eq!(narrowed.endpoints.len(), 1);
-    assert!(Arc::ptr_eq(
-        &narrowed.endpoints[0].live,
-        &before.endpoints[1].live
-    ));
-
-    let sent = [cluster("c", "e", None), endpoints("e", &[("10.0.0.1:80", "v1")])];
-    let fourth = store.apply(update(sent)).snapshot.expect("a snapshot");
-    let back = &cluster_of(&fourth).endpoints[0].live;
-    assert!(!Arc::ptr_eq(back, &before.endpoints[0].live));
-    assert!(!back.retired.load(Ordering::Acquire));
-}
-
-#[test]
-fn a_pod_dialled_by_its_address_shares_live_state_with_its_service() {
-    let (mut store, first) = serving();
-    let pod = "10.0.0.1:80";
-    store.want(address(pod), Instant::now());
-    let outcome = store.apply(update([to_pod(pod, "c")]));
-    assert_eq!(names_of(&outcome.acks), ["destination/10.0.0.1:80"]);
-    let snapshot = outcome.snapshot.expect("a snapshot");
-    let lone = |snapshot: &Snapshot| {
-        let entry = snapshot.destination(address(pod)).expect("an answer");
-        match &entry.destination {
-            Destination::Workload(workload) => Arc::clone(&workload.cluster),
-            other => panic!("{other:?}"),
-        }
-    };
-    let service = cluster_of(&first);
-    assert!(Arc::ptr_eq(&lone(&snapshot).live, &service.live));
-    assert!(Arc::ptr_eq(
-        &lone(&snapshot).endpoints[0].live,
-        &service.endpoints[0].live
-    ));
-    assert_eq!(snapshot.endpoints().count(), 2, "counted once");
-
-    // Not ready any more, so no member of the service; who dials it by address still reaches it.
-    let outcome = store.apply(update([endpoints("e", &[("10.0.0.2:80", "v2")])]));
-    let snapshot = outcome.snapshot.expect("a snapshot");
-    assert!(!lone(&snapshot).endpoints[0].live.retired.load(Ordering::Acquire));
-    assert_eq!(snapshot.endpoints().count(), 2);
-    let outcome = store.apply(update([absent(Kind::Destination, pod, "gone")]));
-    assert!(outcome.snapshot.is_some());
-    assert!(service.endpoints[0].live.retired.load(Ordering::Acquire));
-}
-
-#[test]
-fn an_endpoint_that_leaves_its_service_while_its_pod_is_dialled_keeps_its_live_state() {
-    let (mut store, first) = serving();
-    let pod = "10.0.0.1:80";
-    store.want(address(pod), Instant::now());
-    let outcome = store.apply(update([
-        endpoints("e", &[("10.0.0.2:80", "v2")]),
-        to_pod(pod, "c"),
-    ]));
-    let snapshot = outcome.snapshot.expect("a snapshot");
-    let live = &cluster_of(&first).endpoints[0].live;
-    assert!(!live.retired.load(Ordering::Acquire));
-    assert!(snapshot.endpoints().any(|(_, e)| Arc::ptr_eq(&e.live, live)));
-    // And back.
-    let outcome = store.apply(update([
-        absent(Kind::Destination, pod, "gone"),
-        endpoints("e", &[("10.0.0.1:80", "v1")]),
-    ]));
-    let snapshot = outcome.snapshot.expect("a snapshot");
-    assert!(Arc::ptr_eq(&cluster_of(&snapshot).endpoints[0].live, live));
-    assert!(!live.retired.load(Ordering::Acquire));
 }
 
 #[test]
