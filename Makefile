@@ -36,7 +36,7 @@ test: build ## Run unit, property, in-memory, lab and documentation tests
 lint: setup ## Check format, lints, documentation links and dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		echo "$(CARGO) deny check bans licenses sources"; \
 		$(CARGO) deny --workspace --log-level error check bans licenses sources; \

@@ -2,7 +2,7 @@
 //! panics, and does nothing else.
 //!
 //! `fuzz_targets/` hands them to libFuzzer (`make fuzz`, or cargo-fuzz), `tests/nearly_right.rs` to the ordinary tests.
-//! [`seeds`] are where both begin.
+//! [`seeds()`] are where both begin.
 
 mod routing;
 mod seeds;

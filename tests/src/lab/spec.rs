@@ -1,6 +1,6 @@
 //! What a lab is to consist of: services, their workloads and ports, pods of their own. Plain data.
 //!
-//! Written by tests, read by [`start`](super::start). Nothing here touches the machine.
+//! Written by tests, read by [`Builder::start`]. Nothing here touches the machine.
 
 use std::collections::BTreeMap;
 
