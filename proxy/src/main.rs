@@ -36,6 +36,12 @@ fn main() -> ExitCode {
 }
 
 fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    // The parser of filters panics on some of these.
+    anyhow::ensure!(
+        settings.log.is_ascii(),
+        "--log {:?}: only ASCII can be in a filter",
+        settings.log
+    );
     let filter = tracing_subscriber::EnvFilter::try_new(&settings.log).with_context(|| {
         format!(
             "--log {:?} (write for example `info,proxy::outbound=debug`)",

@@ -166,6 +166,7 @@ fn roll<'r>(
         // to an operator than a dead worker.
         None => Err(Error::NoEndpoint {
             cluster: share.cluster.as_str().into(),
+            absent: None,
         }),
     }
 }

@@ -37,6 +37,32 @@ pub struct Failed {
     pub request: Option<Box<Request<RequestBody>>>,
     /// It was sent on a connection that had carried a request before.
     pub reused: bool,
+    /// It may have been sent.
+    pub sent: bool,
+}
+
+impl Failed {
+    /// Before anything was sent.
+    #[must_use]
+    pub fn unsent(error: Error) -> Self {
+        Self {
+            error,
+            request: None,
+            reused: false,
+            sent: false,
+        }
+    }
+
+    /// After it may have been sent.
+    #[must_use]
+    pub fn sent(error: Error) -> Self {
+        Self {
+            error,
+            request: None,
+            reused: false,
+            sent: true,
+        }
+    }
 }
 
 impl Upstream {
@@ -184,6 +210,7 @@ impl Lease {
             };
             Failed {
                 error,
+                sent: request.is_none(),
                 request,
                 reused: self.reused,
             }

@@ -69,7 +69,7 @@ async fn applied(lab: &Lab) -> anyhow::Result<String> {
     let route = resources
         .iter()
         .find(|r| r["kind"] == "route" && r["name"].as_str().is_some_and(|n| n.starts_with("reviews.")));
-    let active = route.map(|route| route["active"].to_string());
+    let active = route.map(|route| route["version"].to_string());
     active.ok_or_else(|| anyhow::anyhow!("web's proxy has no route to reviews"))
 }
 

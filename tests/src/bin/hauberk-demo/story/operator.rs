@@ -35,7 +35,7 @@ pub(crate) async fn tell(lab: &Lab, teller: &mut Teller) -> anyhow::Result<()> {
         .await;
     let pushed = lab
         .operator()
-        .metric("hauberk_operator_pushed_resources_total", &[])
+        .metric("hauberk_operator_resources_sent_total", &[])
         .await?;
     let (old, fresh) = (old.stop().await, fresh.stop().await);
     teller.claim(

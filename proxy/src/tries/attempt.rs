@@ -1,0 +1,144 @@
+//! One try: a connection to the endpoint that was picked, the request on it, the head of its answer; all of it within the
+//! try's own timeout and the request's deadline.
+
+use std::sync::Arc;
+
+use api::{MeshProtocol, TlsMode};
+use http::Response;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+
+use super::supply::Supply;
+use super::{App, Sending};
+use crate::balancer::Outcome;
+use crate::config::snapshot::{Cluster, Endpoint};
+use crate::error::Error;
+use crate::upstream::Wire;
+use crate::upstream::pool::Lease;
+use crate::upstream::send::Failed;
+use crate::worker::Worker;
+
+/// What came of a try.
+pub(super) type Tried = Result<(Response<Incoming>, Lease), Failed>;
+
+/// Makes one try; `number` counts from 1.
+pub(super) async fn attempt(
+    worker: &Worker,
+    sending: &Sending<'_>,
+    endpoint: &Arc<Endpoint>,
+    supply: &mut Supply,
+    number: u32,
+) -> Tried {
+    let wire = wire(worker, sending, endpoint, supply.expects_continue).map_err(Failed::unsent)?;
+    let limit = Limit::of(sending);
+    let lease = limit
+        .keep(worker.upstream.lease(sending.cluster, endpoint, wire))
+        .await;
+    let mut lease = lease
+        .unwrap_or_else(|| Err(limit.passed(endpoint)))
+        .map_err(Failed::unsent)?;
+    let request = supply.take(sending, wire, number);
+    let answer = limit.keep(lease.send(request, endpoint.spec.address)).await;
+    match answer.unwrap_or_else(|| Err(Failed::sent(limit.passed(endpoint)))) {
+        Ok(response) => Ok((response, lease)),
+        Err(mut failed) => {
+            supply.put_back(failed.request.take());
+            Err(failed)
+        }
+    }
+}
+
+/// What a try says about its endpoint. One that could not be connected to in time is out of reach, however short the
+/// time was.
+pub(super) fn outcome(tried: &Tried) -> Outcome {
+    match tried {
+        Ok((response, _)) => {
+            Outcome::of_answer(response.status(), crate::retry::grpc_status(response.headers()))
+        }
+        Err(Failed {
+            error: Error::Timeout | Error::TryTimeout { .. },
+            sent: false,
+            ..
+        }) => Outcome::ConnectFailure,
+        Err(failed) => Outcome::of_error(&failed.error),
+    }
+}
+
+/// Until when a try must have its answer. Without a bound no timer is set and no clock read.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    None,
+    /// The request's.
+    Deadline(Instant),
+    /// The try's own, which comes first.
+    Try(Instant),
+}
+
+impl Limit {
+    fn of(sending: &Sending<'_>) -> Self {
+        let own = sending.retry.per_try_timeout.map(|time| Instant::now() + time);
+        match (own, sending.deadline) {
+            (None, None) => Self::None,
+            (Some(own), Some(deadline)) if deadline <= own => Self::Deadline(deadline),
+            (Some(own), _) => Self::Try(own),
+            (None, Some(deadline)) => Self::Deadline(deadline),
+        }
+    }
+
+    /// `None` when the time passed first.
+    async fn keep<T>(self, future: impl Future<Output = T>) -> Option<T> {
+        match self {
+            Self::None => Some(future.await),
+            Self::Deadline(at) | Self::Try(at) => timeout_at(at, future).await.ok(),
+        }
+    }
+
+    fn passed(self, endpoint: &Endpoint) -> Error {
+        match self {
+            Self::Try(_) => Error::TryTimeout {
+                endpoint: endpoint.spec.address,
+            },
+            Self::None | Self::Deadline(_) => Error::Timeout,
+        }
+    }
+}
+
+/// Whether an endpoint is reached by mutual TLS.
+///
+/// # Errors
+/// When it must be, but the endpoint has no identity.
+pub fn is_mesh(worker: &Worker, cluster: &Cluster, endpoint: &Endpoint) -> Result<bool, Error> {
+    let address = endpoint.spec.address;
+    // What leads back into this pod goes over its loopback, where no inbound side takes it; the proxies' own admin port
+    // is never redirected either.
+    if worker.settings.pod_ips.contains(&address.ip()) || address.port() == api::names::ADMIN_PORT {
+        return Ok(false);
+    }
+    match (cluster.spec.tls, &endpoint.spec.identity) {
+        (TlsMode::Disable, _) | (TlsMode::Auto, None) => Ok(false),
+        (TlsMode::Auto | TlsMode::Mutual, Some(_)) => Ok(true),
+        (TlsMode::Mutual, None) => Err(Error::NotMeshed {
+            endpoint: endpoint.spec.address,
+        }),
+    }
+}
+
+/// How a request is carried to an endpoint.
+fn wire(
+    worker: &Worker,
+    sending: &Sending<'_>,
+    endpoint: &Endpoint,
+    expects_continue: bool,
+) -> Result<Wire, Error> {
+    let cluster = sending.cluster;
+    let mesh = is_mesh(worker, cluster, endpoint)?;
+    // Upgrades and `100 Continue` are HTTP/1.1's own; HTTP/2 frames would hide them.
+    let plain = sending.tunnel.is_some() || expects_continue || !cluster.spec.upgrade_to_http2;
+    Ok(match (sending.app, mesh) {
+        (App::Http1, false) => Wire::Http1,
+        (App::Http2, false) => Wire::Http2,
+        (App::Http1, true) if plain => Wire::Mesh(MeshProtocol::Http1),
+        (App::Http1, true) => Wire::Mesh(MeshProtocol::Http1OverHttp2),
+        (App::Http2, true) => Wire::Mesh(MeshProtocol::Http2),
+    })
+}

@@ -1,0 +1,140 @@
+//! Where the tries of one request get it from: as it came, handed back unsent, or made again from what was kept.
+
+use std::time::Duration;
+
+use http::{Request, Version, header, request};
+use hyper::body::{Body as _, Incoming};
+
+use super::Sending;
+use crate::upstream::Wire;
+use crate::upstream::body::{Gate, Keep, Replay, RequestBody};
+use crate::{message, retry};
+
+/// How long a body waits for `100 Continue` (RFC 9110, 10.1.1, asks not to wait for ever).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// The request of all tries.
+pub(super) struct Supply {
+    next: Option<Request<RequestBody>>,
+    kept: Option<Kept>,
+    /// Its body waits for `100 Continue`.
+    pub(super) expects_continue: bool,
+    idempotent: bool,
+}
+
+struct Kept {
+    parts: request::Parts,
+    body: KeptBody,
+}
+
+enum KeptBody {
+    Empty,
+    Replay(Keep),
+}
+
+impl Supply {
+    /// As it came.
+    pub(super) fn new(request: Request<Incoming>, sending: &Sending<'_>) -> Self {
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.clear();
+        let expects_continue = parts.version < Version::HTTP_2
+            && parts
+                .headers
+                .get(header::EXPECT)
+                .is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let idempotent = retry::is_idempotent(&parts.method);
+        let may_repeat = sending.retry.attempts > 0 && sending.tunnel.is_none();
+        let (body, keep) = if sending.tunnel.is_some() || body.is_end_stream() {
+            (RequestBody::Empty, KeptBody::Empty)
+        } else if may_repeat {
+            let replay = Replay::new(body);
+            let keep = KeptBody::Replay(replay.keep());
+            (RequestBody::Replay(replay), keep)
+        } else {
+            (RequestBody::Incoming(body), KeptBody::Empty)
+        };
+        let kept = may_repeat.then(|| Kept {
+            parts: parts.clone(),
+            body: keep,
+        });
+        Self {
+            next: Some(Request::from_parts(parts, body)),
+            kept,
+            expects_continue,
+            idempotent,
+        }
+    }
+
+    /// The request, formed for the wire.
+    pub(super) fn take(&mut self, sending: &Sending<'_>, wire: Wire, number: u32) -> Request<RequestBody> {
+        let request = self
+            .next
+            .take()
+            .or_else(|| self.again())
+            .expect("a retry was decided only with a request left");
+        let (mut parts, mut body) = request.into_parts();
+        let version = if wire.is_http2() {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        };
+        message::set_form(&mut parts, version, sending.authority.clone(), sending.dialled);
+        if number > 1 {
+            parts.headers.insert(api::names::ATTEMPT_HEADER, number.into());
+        }
+        if self.expects_continue && !matches!(body, RequestBody::Empty | RequestBody::Gated(..)) {
+            body = gate(&mut parts, body);
+        }
+        Request::from_parts(parts, body)
+    }
+
+    fn again(&self) -> Option<Request<RequestBody>> {
+        let kept = self.kept.as_ref()?;
+        let body = match &kept.body {
+            KeptBody::Empty => RequestBody::Empty,
+            KeptBody::Replay(keep) => RequestBody::Replay(keep.replay()?),
+        };
+        Some(Request::from_parts(kept.parts.clone(), body))
+    }
+
+    /// It came back unsent.
+    pub(super) fn put_back(&mut self, request: Option<Box<Request<RequestBody>>>) {
+        self.next = request.map(|request| *request);
+    }
+
+    /// What decides whether it may be sent again.
+    pub(super) fn kind(&self) -> retry::RequestKind {
+        retry::RequestKind {
+            idempotent: self.idempotent,
+            replayable: self.can_repeat(),
+        }
+    }
+
+    fn can_repeat(&self) -> bool {
+        self.next.is_some()
+            || self.kept.as_ref().is_some_and(|kept| match &kept.body {
+                KeptBody::Empty => true,
+                KeptBody::Replay(keep) => keep.can_replay(),
+            })
+    }
+}
+
+/// Holds the body back until the endpoint has said `100 Continue`; then the application hears it, for only then is its
+/// body read.
+fn gate(parts: &mut request::Parts, body: RequestBody) -> RequestBody {
+    let gate = Gate::new();
+    let mut carrier = Request::new(());
+    let opened = gate.clone();
+    hyper::ext::on_informational(&mut carrier, move |response| {
+        if response.status() == http::StatusCode::CONTINUE {
+            opened.open();
+        }
+    });
+    parts.extensions.extend(std::mem::take(carrier.extensions_mut()));
+    let late = gate.clone();
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(CONTINUE_WAIT).await;
+        late.open();
+    });
+    RequestBody::Gated(Box::new(body), gate)
+}
