@@ -117,7 +117,7 @@ impl Worker {
         let address = pick.endpoint.spec.address;
         if pick.half_opened {
             self.recorder.metrics().breaker.half_open.inc();
-            tracing::info!(cluster = %cluster.name, endpoint = %address, "breaker half-open: a probe is let through");
+            tracing::info!(cluster = %cluster.name, endpoint = %address, "circuit breaker half-open: a probe is let through");
         }
         if pick.returned {
             tracing::info!(cluster = %cluster.name, endpoint = %address, "the ejected endpoint returns");
@@ -130,7 +130,7 @@ impl Worker {
         let address = endpoint.spec.address;
         if let Some(change) = breaker {
             self.recorder.metrics().breaker.count(change);
-            tracing::info!(cluster = %cluster.name, endpoint = %address, "breaker {change}");
+            tracing::info!(cluster = %cluster.name, endpoint = %address, "{change}");
         }
         if let Some(event) = outlier {
             if let outlier::Event::Ejected { .. } = event {

@@ -47,6 +47,7 @@ async fn run(keep: bool) -> anyhow::Result<bool> {
     let mut teller = Teller::new();
     teller.step("starting the shop: operator, proxies, applications");
     let lab = shop::builder().start().await?;
+    shop::open(&lab, &mut teller).await?;
     shop::describe(&lab, &mut teller);
     let told = tell_all(&lab, &mut teller).await;
     if told.is_err() || !teller.all_held() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tests::lab::{Builder, Lab, PortSpec, ServiceSpec, Workload};
+use tests::lab::{Builder, Lab, PortSpec, ServiceSpec, Workload, eventually};
 
 use crate::tell::Teller;
 
@@ -68,6 +68,35 @@ spec:
   selector: { matchLabels: { app: reviews } }
   mtls: { mode: STRICT }
 ";
+
+/// Waits until web's proxy knows every endpoint of `reviews`.
+pub(crate) async fn open(lab: &Lab, teller: &mut Teller) -> anyhow::Result<()> {
+    teller.step("waiting for the shop to open");
+    let known = |view: &serde_json::Value| {
+        let clusters = view.as_array().into_iter().flatten();
+        clusters
+            .filter(|c| c["name"].as_str().is_some_and(|name| name.contains('|')))
+            .filter_map(|c| c["endpoints"].as_array())
+            .map(Vec::len)
+            .sum::<usize>()
+    };
+    eventually(
+        Duration::from_secs(20),
+        "web's proxy knows the endpoints of reviews",
+        async || {
+            let reply = lab.pod("web").get(crate::story::URL).await?;
+            let view: serde_json::Value = lab.proxy("web").admin("/clusters").await?.json()?;
+            anyhow::ensure!(
+                reply.status == 200 && known(&view) == 3,
+                "{} and {} endpoints",
+                reply.status,
+                known(&view)
+            );
+            Ok(())
+        },
+    )
+    .await
+}
 
 pub(crate) fn describe(lab: &Lab, teller: &mut Teller) {
     teller.note("the shop, each pod a network namespace of this machine:");

@@ -96,7 +96,7 @@ pub(crate) async fn tell(lab: &Lab, teller: &mut Teller) -> anyhow::Result<()> {
 /// State of the breaker of a pod's endpoint, in web's proxy; `None` when it does not have the endpoint.
 async fn state(lab: &Lab, pod: &str) -> anyhow::Result<Option<String>> {
     let view: serde_json::Value = lab.proxy("web").admin("/clusters").await?.json()?;
-    let clusters = view["clusters"].as_array().cloned().unwrap_or_default();
+    let clusters = view.as_array().cloned().unwrap_or_default();
     let endpoints = clusters
         .iter()
         .filter_map(|c| c["endpoints"].as_array())
