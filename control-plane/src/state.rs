@@ -161,12 +161,9 @@ impl World {
             .map(|service| &**service)
     }
 
-    /// The Services of a namespace, by name.
+    /// The Services of a namespace, in no order that means anything.
     pub fn services_in(&self, namespace: &str) -> impl Iterator<Item = &Service> {
-        self.services
-            .of(namespace)
-            .into_values()
-            .map(|service| &**service)
+        self.services.within(namespace).map(|service| &**service)
     }
 
     /// The Service that has this cluster address; of several the oldest.
@@ -252,7 +249,7 @@ impl World {
         [Some(namespace), root]
             .into_iter()
             .flatten()
-            .flat_map(|ns| self.peer_authentications.of(ns).into_values())
+            .flat_map(|ns| self.peer_authentications.within(ns))
             .filter_map(Held::in_force)
             .collect()
     }

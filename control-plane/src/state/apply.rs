@@ -101,21 +101,13 @@ impl Revision {
             }
         }
         self.touch_service(&name);
-        // Its pods know the Service by its ports, and are dialled by their own addresses through it.
+        // Pods that it selects know it by its ports. Those that its slices name depend on it by name.
         for service in old.iter().chain(&new) {
-            let pods = self.world.pods.of(&at.namespace);
-            let selected = pods
-                .values()
-                .filter(|pod| service.selects(&at.namespace, &pod.labels));
+            let pods = self.world.pods.within(&at.namespace);
+            let selected = pods.filter(|pod| service.selects(&at.namespace, &pod.labels));
             self.touched
                 .extend(selected.map(|pod| Dependency::pod(&pod.name)));
         }
-        let entries: Vec<_> = self
-            .world
-            .slices_of(&name)
-            .flat_map(|s| s.entries.clone())
-            .collect();
-        self.touch_entries(&entries);
     }
 
     fn slice(&mut self, at: &ObjectName, new: Option<Slice>) {

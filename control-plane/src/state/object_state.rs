@@ -154,7 +154,7 @@ impl World {
                 .map(|s| s.match_labels.clone())
                 .unwrap_or_default()
         };
-        for other in self.peer_authentications.of(&held.age.namespace).into_values() {
+        for other in self.peer_authentications.within(&held.age.namespace) {
             let same = other.in_force().is_some_and(|(_, p)| labels(p) == labels(policy));
             if same && other.age < held.age {
                 state.conflicts.push(format!(
@@ -163,6 +163,7 @@ impl World {
                 ));
             }
         }
+        state.conflicts.sort();
         state
     }
 

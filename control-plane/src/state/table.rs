@@ -158,13 +158,12 @@ impl<V: Clone> Namespaced<V> {
         }
     }
 
-    /// The things of one namespace, by name.
-    pub(crate) fn of(&self, namespace: &str) -> BTreeMap<&String, &V> {
+    /// The things of one namespace, in no order that means anything.
+    pub(crate) fn within(&self, namespace: &str) -> impl Iterator<Item = &V> {
         self.namespaces
             .get(&namespace.to_owned())
             .into_iter()
-            .flat_map(Table::iter)
-            .collect()
+            .flat_map(Table::values)
     }
 
     /// Every thing, in no order that means anything.

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use crds::Kind;
+
 use super::testing::*;
 use super::{Dependency, ServiceName, World};
 
@@ -247,4 +249,37 @@ fn the_first_world_is_as_it_was() {
     assert!(after.service(&reviews).is_none() && after.service_at("10.0.0.1".parse().unwrap()).is_none());
     assert!(after.pod_at("10.1.0.1".parse().unwrap()).is_none());
     assert_eq!(after.slices_of(&reviews).count(), 0);
+}
+
+#[test]
+fn of_two_policies_for_the_same_pods_the_younger_is_told() {
+    let peers = |name: &str, more: &str| {
+        object(
+            "PeerAuthentication",
+            "shop",
+            name,
+            &format!("  mtls: {{mode: STRICT}}{more}"),
+        )
+    };
+    let narrow = "\n  selector: {matchLabels: {app: web}}";
+    let world = world(&[peers("a", ""), peers("b", ""), peers("c", narrow)].concat());
+    assert!(state(&world, "a").conflicts.is_empty() && state(&world, "c").conflicts.is_empty());
+    assert!(state(&world, "b").conflicts[0].contains("PeerAuthentication shop/a"));
+}
+
+#[test]
+fn one_object_is_found_as_among_all() {
+    let world = world(&[shop(), reviews_subsets(), split("canary", TO_V2)].concat());
+    for (kind, name) in [
+        (Kind::VirtualService, "canary"),
+        (Kind::DestinationRule, "reviews"),
+    ] {
+        assert_eq!(world.object(kind, "shop", name), Some(state(&world, name)));
+    }
+    assert_eq!(world.object(Kind::VirtualService, "shop", "nobody"), None);
+    let named: Vec<_> = world.objects().map(|o| o.reference.to_string()).collect();
+    assert_eq!(
+        named,
+        ["DestinationRule shop/reviews", "VirtualService shop/canary"]
+    );
 }

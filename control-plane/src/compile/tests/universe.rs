@@ -74,6 +74,7 @@ fn pods(namespace: &str, name: &str) -> Vec<String> {
 fn slices(name: &str, service: &str) -> Vec<String> {
     let entries = [
         "[]",
+        "[{addresses: [10.1.0.1], targetRef: {kind: Pod, name: p1}}]",
         "[{addresses: [10.1.0.1]}, {addresses: [10.1.0.2], conditions: {ready: false}}]",
         "[{addresses: [10.1.0.1], targetRef: {kind: Pod, name: p1}}, {addresses: [10.1.0.2], zone: z}]",
         "[{addresses: [10.1.0.2], targetRef: {kind: Pod, name: p2}}, {addresses: [10.1.0.1], targetRef: {kind: Pod, name: p3, namespace: other}}]",
