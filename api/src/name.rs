@@ -140,8 +140,6 @@ pub struct ObjectRef {
     pub namespace: String,
     /// Kubernetes name.
     pub name: String,
-    /// `metadata.generation` at the time of compiling.
-    pub generation: i64,
 }
 
 impl fmt::Display for ObjectRef {
@@ -156,14 +154,12 @@ impl From<proto::ObjectRef> for ObjectRef {
             kind,
             namespace,
             name,
-            generation,
         }: proto::ObjectRef,
     ) -> Self {
         Self {
             kind,
             namespace,
             name,
-            generation,
         }
     }
 }
@@ -174,14 +170,12 @@ impl From<ObjectRef> for proto::ObjectRef {
             kind,
             namespace,
             name,
-            generation,
         }: ObjectRef,
     ) -> Self {
         Self {
             kind,
             namespace,
             name,
-            generation,
         }
     }
 }

@@ -14,8 +14,9 @@ mod route;
 
 use std::collections::BTreeSet;
 
-use api::{Body, Kind, ObjectRef, Resource, ResourceName};
+use api::{Body, Kind, Resource, ResourceName};
 
+use crate::state::SourceObject;
 use crate::state::{Dependency, Proxy, World};
 
 pub use name::WORKLOAD_CLUSTER;
@@ -28,7 +29,7 @@ pub struct Compiled {
     /// Compile again when one of these is touched.
     pub depends: Vec<Dependency>,
     /// The user's objects that shaped it.
-    pub sources: Vec<ObjectRef>,
+    pub sources: Vec<SourceObject>,
 }
 
 /// Compiles what `proxy` gets under `name`. The trust bundle is the authority's, not the world's: here it is absent.
@@ -57,7 +58,7 @@ type Outcome = Result<Body, String>;
 #[derive(Debug, Default)]
 struct From {
     depends: BTreeSet<Dependency>,
-    sources: BTreeSet<ObjectRef>,
+    sources: BTreeSet<SourceObject>,
 }
 
 impl From {
@@ -65,7 +66,7 @@ impl From {
         self.depends.insert(on);
     }
 
-    fn source(&mut self, object: ObjectRef) {
+    fn source(&mut self, object: SourceObject) {
         self.sources.insert(object);
     }
 }

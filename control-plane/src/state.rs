@@ -24,10 +24,11 @@ pub(crate) mod policy;
 pub(crate) mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::{ObjectRef, names};
+use api::names;
 use crds::{DestinationRule, Kind, PeerAuthentication, VirtualService};
 
 use age::Age;
@@ -41,6 +42,42 @@ pub use object_state::ObjectState;
 pub use pod::{MAX_WEIGHT, Pod, WEIGHT_ANNOTATION};
 pub use service::{Service, ServicePort, TargetPort};
 pub use slice::{Slice, SliceEntry};
+
+/// A version of one of the user's objects. What proxies get names the object alone ([`api::ObjectRef`]), for a new
+/// generation that changes nothing for them is not to be sent again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceObject {
+    /// Kubernetes kind.
+    pub kind: String,
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Kubernetes name.
+    pub name: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+}
+
+impl From<&SourceObject> for api::ObjectRef {
+    fn from(source: &SourceObject) -> Self {
+        let SourceObject {
+            kind,
+            namespace,
+            name,
+            generation: _,
+        } = source;
+        Self {
+            kind: kind.clone(),
+            namespace: namespace.clone(),
+            name: name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for SourceObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
 
 /// What a compiled resource was made from, and what a change touches. Where the two meet, it is compiled again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -214,7 +251,7 @@ impl World {
     }
 
     /// The VirtualService that steers a Service: the oldest in force.
-    pub(crate) fn steering(&self, service: &ServiceName) -> Option<(ObjectRef, &Rules)> {
+    pub(crate) fn steering(&self, service: &ServiceName) -> Option<(SourceObject, &Rules)> {
         let age = self.index.steering.linked(service).next()?;
         let held = self.virtual_services.get(&age.namespace, &age.name)?;
         let (generation, rules) = held.in_force()?;
@@ -222,7 +259,7 @@ impl World {
     }
 
     /// The DestinationRules in force for a Service, from every namespace, the oldest first.
-    pub(crate) fn governing(&self, service: &ServiceName) -> impl Iterator<Item = (ObjectRef, &Policy)> {
+    pub(crate) fn governing(&self, service: &ServiceName) -> impl Iterator<Item = (SourceObject, &Policy)> {
         self.index.governing.linked(service).filter_map(|age| {
             let held = self.destination_rules.get(&age.namespace, &age.name)?;
             let (generation, policy) = held.in_force()?;
@@ -232,7 +269,11 @@ impl World {
 
     /// The DestinationRules in force for a Service as clients of `namespace` have them: those of the first namespace that
     /// has one, out of the client's, the Service's and the root.
-    pub(crate) fn governing_from(&self, namespace: &str, service: &ServiceName) -> Vec<(ObjectRef, &Policy)> {
+    pub(crate) fn governing_from(
+        &self,
+        namespace: &str,
+        service: &ServiceName,
+    ) -> Vec<(SourceObject, &Policy)> {
         let mut all: Vec<_> = self.governing(service).collect();
         let rank = |of: &str| {
             let order = [namespace, &service.namespace, names::ROOT_NAMESPACE];
@@ -262,8 +303,8 @@ impl World {
     }
 }
 
-fn object_ref(kind: Kind, age: &Age, generation: i64) -> ObjectRef {
-    ObjectRef {
+fn object_ref(kind: Kind, age: &Age, generation: i64) -> SourceObject {
+    SourceObject {
         kind: kind.name().to_owned(),
         namespace: age.namespace.clone(),
         name: age.name.clone(),

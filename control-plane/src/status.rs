@@ -4,12 +4,12 @@
 
 mod text;
 
-use api::ObjectRef;
 use serde::{Deserialize, Serialize};
 
 use crate::push::{AppliedBy, HubView, ObjectKey, ProxyView, Unsendable};
 use crate::source::folder;
 use crate::state::ObjectState;
+use crate::state::SourceObject;
 
 pub use text::render;
 
@@ -17,7 +17,7 @@ pub use text::render;
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObjectFacts {
     /// The object, with its newest generation.
-    pub reference: ObjectRef,
+    pub reference: SourceObject,
     /// Whether the newest generation is in force.
     pub accepted: bool,
     /// The generation in force; `None` when none ever was.
@@ -234,7 +234,7 @@ mod tests {
 
     pub(super) fn facts(accepted: bool, in_force: Option<i64>) -> ObjectFacts {
         ObjectFacts {
-            reference: ObjectRef {
+            reference: SourceObject {
                 kind: "VirtualService".to_owned(),
                 namespace: "shop".to_owned(),
                 name: "reviews".to_owned(),

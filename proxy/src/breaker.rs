@@ -153,6 +153,27 @@ impl Mode {
 }
 
 impl Breaker {
+    /// That of an endpoint that left and is back. Had it been shut, the operator's word that the endpoint is ready again
+    /// takes the place of the wait, but a probe comes before the traffic.
+    pub(crate) fn resumed(&self, now: Instant) -> Self {
+        let word = match self.load() {
+            Word::Closed { .. } => Word::Closed { failures: 0 },
+            Word::Open { until_ms, streak }
+            | Word::HalfOpen {
+                opened_until_ms: until_ms,
+                streak,
+                ..
+            } => Word::Open {
+                until_ms: until_ms.min(millis(now)),
+                streak,
+            },
+        };
+        Self {
+            word: AtomicU64::new(word.pack()),
+            opened: AtomicU32::new(self.times_opened()),
+        }
+    }
+
     /// Where it stands; an open one whose time is over shows as half-open.
     #[must_use]
     pub fn state(&self, now: Instant) -> State {

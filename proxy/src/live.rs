@@ -49,6 +49,17 @@ impl EndpointLive {
     }
 }
 
+impl EndpointLive {
+    /// State of an endpoint that left and is back: new, but for its breaker.
+    #[must_use]
+    pub fn returning(before: &Self, now: Instant) -> Self {
+        Self {
+            breaker: before.breaker.resumed(now),
+            ..Self::new()
+        }
+    }
+}
+
 impl Default for EndpointLive {
     fn default() -> Self {
         Self::new()

@@ -60,11 +60,10 @@ pub(crate) fn protocol() -> impl Strategy<Value = Option<Protocol>> {
 
 /// A reference to a user's object.
 pub(crate) fn object() -> impl Strategy<Value = ObjectRef> {
-    (text(), text(), text(), any::<i64>()).prop_map(|(kind, namespace, name, generation)| ObjectRef {
+    (text(), text(), text()).prop_map(|(kind, namespace, name)| ObjectRef {
         kind,
         namespace,
         name,
-        generation,
     })
 }
 

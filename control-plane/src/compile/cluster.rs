@@ -1,9 +1,10 @@
 //! How traffic is sent to a Service port, or a subset of it: the defaults, and the client's DestinationRule laid over.
 
-use api::{Body, Cluster, ObjectRef};
+use api::{Body, Cluster};
 
 use super::name::{WORKLOAD_CLUSTER, read_subset, service_port};
 use super::{From, Outcome};
+use crate::state::SourceObject;
 use crate::state::policy::{Levels, Policy, Subset, decide};
 use crate::state::{Dependency, Proxy, ServiceName, World};
 
@@ -40,16 +41,16 @@ pub(super) fn cluster(world: &World, proxy: &Proxy, name: &str, from: &mut From)
         from.source(object.clone());
     }
     decide(&mut cluster, &layers, port);
-    cluster.sources = from.sources.iter().cloned().collect();
+    cluster.sources = from.sources.iter().map(Into::into).collect();
     Ok(Body::Cluster(Box::new(cluster)))
 }
 
 fn find<'a>(
-    policies: &'a [(ObjectRef, &'a Policy)],
+    policies: &'a [(SourceObject, &'a Policy)],
     name: &str,
     host: &ServiceName,
     proxy: &Proxy,
-) -> Result<(&'a ObjectRef, &'a Subset), String> {
+) -> Result<(&'a SourceObject, &'a Subset), String> {
     let all = || {
         policies
             .iter()

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use api::names::{INBOUND_SELF, ROOT_NAMESPACE};
-use api::{Body, Inbound, InboundPort, ObjectRef, TlsPolicy};
+use api::{Body, Inbound, InboundPort, TlsPolicy};
 use crds::ObjectKey;
 use crds::peer_authentication::{Because, Decision, MtlsMode, PeerAuthentication, mode_for};
 
 use super::declared::declared;
 use super::{From, Outcome};
+use crate::state::SourceObject;
 use crate::state::{Dependency, ObjectName, Pod, Proxy, Service, SliceEntry, TargetPort, World};
 
 pub(super) fn inbound(world: &World, proxy: &Proxy, name: &str, from: &mut From) -> Outcome {
@@ -44,7 +45,7 @@ pub(super) fn inbound(world: &World, proxy: &Proxy, name: &str, from: &mut From)
     Ok(Body::Inbound(Inbound {
         policy: policy(all.mode),
         ports: ports.into_values().collect(),
-        sources: from.sources.iter().cloned().collect(),
+        sources: from.sources.iter().map(Into::into).collect(),
     }))
 }
 
@@ -90,7 +91,7 @@ fn keep_source(decision: &Decision, policies: &[(i64, &PeerAuthentication)], fro
     let deciding = policies.iter().find(|(_, p)| {
         p.metadata.namespace.as_ref() == Some(namespace) && p.metadata.name.as_ref() == Some(name)
     });
-    from.source(ObjectRef {
+    from.source(SourceObject {
         kind: kind.name().to_owned(),
         namespace: namespace.clone(),
         name: name.clone(),

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use api::{
-    Action, Body, Forward, HeaderChanges, HttpRule, ObjectRef, Retry, Route, Split, TcpRule, WeightedCluster,
-};
+use api::{Action, Body, Forward, HeaderChanges, HttpRule, Retry, Route, Split, TcpRule, WeightedCluster};
 
 use super::declared::declared;
 use super::name::{read_service_port, service_port, subset};
 use super::{From, Outcome};
+use crate::state::SourceObject;
 use crate::state::rules::{ActionTemplate, ForwardTemplate, HttpTemplate, Rules, Share, Target, TcpTemplate};
 use crate::state::{Dependency, ObjectName, Proxy, ServiceName, World};
 
@@ -108,7 +107,7 @@ fn ports<'a>(
 
 /// The rules of one object as one proxy sees them on one port.
 struct View<'a> {
-    object: &'a ObjectRef,
+    object: &'a SourceObject,
     proxy: &'a Proxy,
     port: u16,
     ports: BTreeMap<&'a ServiceName, u16>,
@@ -127,7 +126,7 @@ impl View<'_> {
         }
         Some(HttpRule {
             name: rule.name.clone(),
-            source: Some(self.object.clone()),
+            source: Some(self.object.into()),
             matches,
             action: self.action(&rule.action),
             request_headers: rule.request_headers.clone(),
@@ -146,7 +145,7 @@ impl View<'_> {
         }
         Some(TcpRule {
             name: String::new(),
-            source: Some(self.object.clone()),
+            source: Some(self.object.into()),
             sni: blocks
                 .into_iter()
                 .flat_map(|(_, sni)| sni.iter().cloned())

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use api::{Body, Kind, ObjectRef, Resource, ResourceName, TrustBundle, Version, limits, names};
+use api::{Body, Kind, Resource, ResourceName, TrustBundle, Version, limits, names};
 use tokio::time::Instant;
 
 use super::Compiler;
@@ -13,6 +13,7 @@ use super::outbox::Outgoing;
 use super::table::SessionId;
 use crate::compile::Compiled;
 use crate::metrics::PushMetrics;
+use crate::state::SourceObject;
 use crate::state::{Dependency, Proxy, World};
 
 /// Room for the message around one resource.
@@ -30,7 +31,7 @@ pub(crate) struct Entry {
     pub(crate) name: Arc<ResourceName>,
     pub(crate) outgoing: Arc<Outgoing>,
     pub(crate) version: Version,
-    pub(crate) sources: Vec<ObjectRef>,
+    pub(crate) sources: Vec<SourceObject>,
     /// Why the newest state could not be compiled into something to send; the version stays the last good one.
     pub(crate) problem: Option<String>,
     pub(crate) subscribers: HashSet<SessionId>,
@@ -276,7 +277,7 @@ struct Fresh {
     outgoing: Arc<Outgoing>,
     version: Version,
     depends: Vec<Dependency>,
-    sources: Vec<ObjectRef>,
+    sources: Vec<SourceObject>,
 }
 
 impl Fresh {

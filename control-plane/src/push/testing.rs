@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use api::{Body, ObjectRef, Resource, ResourceName};
+use api::{Body, Resource, ResourceName};
 
 use super::Compiler;
 use crate::compile::Compiled;
+use crate::state::SourceObject;
 use crate::state::{Dependency, Proxy, Touched};
 
 /// What a test makes the compiler give.
@@ -74,7 +75,7 @@ impl Texts {
         Compiled {
             resource: Resource::new(name.clone(), Body::Absent(text)),
             depends: vec![Dependency::Service("shop".to_owned(), name.name.clone())],
-            sources: vec![ObjectRef {
+            sources: vec![SourceObject {
                 kind: "VirtualService".to_owned(),
                 namespace: "shop".to_owned(),
                 name: name.name.clone(),

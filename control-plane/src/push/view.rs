@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
 
-use api::{Kind, ObjectRef, proto};
+use api::{Kind, proto};
 use serde::{Deserialize, Serialize};
 
 use super::table::{Session, SessionId, Subscription, Table};
+use crate::state::SourceObject;
 
 /// An object without its generation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,8 +21,8 @@ pub struct ObjectKey {
     pub name: String,
 }
 
-impl From<&ObjectRef> for ObjectKey {
-    fn from(object: &ObjectRef) -> Self {
+impl From<&SourceObject> for ObjectKey {
+    fn from(object: &SourceObject) -> Self {
         Self {
             kind: object.kind.clone(),
             namespace: object.namespace.clone(),

@@ -1,7 +1,6 @@
 //! What the operator thinks of each of the user's objects: for `.status`, `explain` and the admin view. Made from a world
 //! on demand; it decides nothing.
 
-use api::ObjectRef;
 use crds::check::Finding;
 use crds::{Kind, PeerAuthentication};
 
@@ -9,12 +8,13 @@ use super::age::Age;
 use super::held::Held;
 use super::host::ServiceName;
 use super::{World, object_ref};
+use crate::state::SourceObject;
 
 /// What the operator thinks of one object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObjectState {
     /// The object, with its newest generation.
-    pub reference: ObjectRef,
+    pub reference: SourceObject,
     /// What is wrong with the newest version or with what it names, and what is only odd.
     pub findings: Vec<Finding>,
     /// Whether the newest version is in force.

@@ -277,7 +277,6 @@ fn a_decision_says_why() {
         kind: "VirtualService".to_owned(),
         namespace: "shop".to_owned(),
         name: "reviews".to_owned(),
-        generation: 3,
     });
     let teapot = Action::Direct(DirectResponse {
         status: StatusCode::IM_A_TEAPOT,
@@ -311,7 +310,7 @@ fn a_cluster_that_is_not_resolved_is_named() {
     let mut broken = route(vec![rule(vec![], &[("v1", 1)])], vec![]);
     broken.http.clear();
     let refused = select(&broken, &get("/").facts(), &mut SmallRng::seed_from_u64(1)).unwrap_err();
-    assert!(matches!(refused, Error::NoEndpoint { cluster } if &*cluster == "v1"));
+    assert!(matches!(refused, Error::NoEndpoint { cluster, .. } if &*cluster == "v1"));
 }
 
 fn words() -> impl Strategy<Value = String> {

@@ -36,6 +36,42 @@ fn live_state_stays_with_its_endpoint_and_a_returning_one_starts_fresh() {
 }
 
 #[test]
+fn an_endpoint_that_left_with_its_breaker_open_is_probed_when_it_returns() {
+    use crate::balancer::Outcome;
+    use crate::breaker::State;
+    let (mut store, first) = serving();
+    let before = cluster_of(&first);
+    let mut rng = <rand::rngs::SmallRng as rand::SeedableRng>::seed_from_u64(1);
+    let sick = loop {
+        let pick = crate::balancer::pick(&before, &[], &mut rng, Instant::now()).expect("an endpoint");
+        let endpoint = Arc::clone(&pick.endpoint);
+        pick.finish(Outcome::ConnectFailure, Instant::now());
+        if endpoint.spec.address == address("10.0.0.1:80") {
+            break endpoint;
+        }
+    };
+    assert!(matches!(
+        sick.live.breaker.state(Instant::now()),
+        State::Open { .. }
+    ));
+    let sent = endpoints("e", &[("10.0.0.2:80", "v2")]);
+    store.apply(update([sent])).snapshot.expect("a snapshot");
+    let sent = endpoints("e", &[("10.0.0.1:80", "v1"), ("10.0.0.2:80", "v2")]);
+    let third = store.apply(update([sent])).snapshot.expect("a snapshot");
+    let back = cluster_of(&third)
+        .endpoints
+        .iter()
+        .find(|e| e.spec.address == sick.spec.address)
+        .cloned();
+    let back = back.expect("it is back");
+    assert!(!Arc::ptr_eq(&back.live, &sick.live));
+    assert_eq!(
+        back.live.breaker.state(Instant::now()),
+        State::HalfOpen { probes: 0 }
+    );
+}
+
+#[test]
 fn a_pod_dialled_by_its_address_shares_live_state_with_its_service() {
     let (mut store, first) = serving();
     let pod = "10.0.0.1:80";
