@@ -21,7 +21,12 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 passes="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
 passes="$passes -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
 passes="$passes -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks"
-RUSTFLAGS="$passes" CARGO_PROFILE_RELEASE_LTO=off "$cargo" build --release -p fuzz --bins --features libfuzzer \
+bins=""
+for source in fuzz/fuzz_targets/*.rs; do
+    bins="$bins --bin $(basename "$source" .rs)"
+done
+# shellcheck disable=SC2086  # a list of words
+RUSTFLAGS="$passes" CARGO_PROFILE_RELEASE_LTO=off "$cargo" build --release -p fuzz $bins --features libfuzzer \
     --target "$host" --target-dir "$target/fuzz"
 
 failed=""

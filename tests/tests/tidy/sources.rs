@@ -45,8 +45,11 @@ fn lines_with<'a>(files: impl Iterator<Item = &'a Text>, words: &[&str]) -> Vec<
 
 #[test]
 fn every_file_says_first_what_it_is() {
-    // A module of unit tests is the end of the file beside it, and that one says.
-    let belongs = |f: &Text| f.path.ends_with("/tests.rs");
+    // Modules of unit tests are the end of the file beside them, and that one says.
+    let belongs = |f: &Text| {
+        let inside = f.path.split_once("/src/").map_or("", |(_, inside)| inside);
+        inside.ends_with("tests.rs") || inside.contains("tests/")
+    };
     let silent = sources()
         .into_iter()
         .filter(|f| !belongs(f) && !f.text.starts_with("//! "));
