@@ -98,7 +98,7 @@ pub fn client_hello(bytes: &[u8]) {
         let name = name.as_str();
         let plain = |b: u8| b.is_ascii_graphic() && !b.is_ascii_uppercase();
         assert!(
-            !name.is_empty() && !name.ends_with('.') && name.bytes().all(plain),
+            name.bytes().all(plain) && !name.split('.').any(str::is_empty),
             "{name:?}"
         );
     }

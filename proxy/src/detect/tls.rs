@@ -243,7 +243,8 @@ impl ServerName {
     fn new(name: &[u8]) -> Option<Self> {
         let name = name.strip_suffix(b".").unwrap_or(name);
         let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-        if name.is_empty() || name.len() > LONGEST_NAME || !name.iter().all(legal) {
+        let empty_label = name.split(|byte| *byte == b'.').any(<[u8]>::is_empty);
+        if empty_label || name.len() > LONGEST_NAME || !name.iter().all(legal) {
             return None;
         }
         let mut bytes = [0; LONGEST_NAME];
@@ -383,6 +384,8 @@ mod tests {
             (b"nul\0.org", None),
             (b"", None),
             (b".", None),
+            (b"a..", None),
+            (b"a..example.org", None),
         ] {
             let parsed = client_hello(&hello_with(&sni(name))).unwrap();
             assert_eq!(parsed.sni.as_ref().map(ServerName::as_str), expected, "{name:?}");
