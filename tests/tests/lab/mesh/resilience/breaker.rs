@@ -88,12 +88,12 @@ async fn breaker(lab: &Lab) -> anyhow::Result<()> {
     .await?;
     let changes = async |to: &str| {
         lab.proxy("web")
-            .metric("hauberk_breaker_changes_total", &[("change", to)])
+            .metric("hauberk_breaker_transitions_total", &[("to", to)])
             .await
     };
-    ensure!(changes("opened").await? >= 1.0);
+    ensure!(changes("open").await? >= 1.0);
     eventually(SOON, "a probe is made and fails", async || {
-        ensure!(changes("half_opened").await? >= 1.0 && changes("opened").await? >= 2.0);
+        ensure!(changes("half_open").await? >= 1.0 && changes("open").await? >= 2.0);
         Ok(())
     })
     .await?;
