@@ -4,11 +4,10 @@
 //! and its time limit. A verdict other than [`Detected::NeedMore`] is final: more bytes never change it. Nothing here
 //! allocates, and no bytes can make it panic.
 //!
-//! Protocols in which the server speaks first have no first bytes to judge; for those there is what a Service
-//! declares ([`declared`]) and the caller's time limit.
+//! Protocols in which the server speaks first have no first bytes to judge; for those there is what a Service declares,
+//! and the caller's time limit.
 
 pub mod alpn;
-pub mod declared;
 pub mod tls;
 
 /// What the first bytes of a connection say.

@@ -1,8 +1,8 @@
 //! The byte stream of a connection, whatever it is made of.
 //!
-//! Made by the listener (accepted) and the upstream side (dialled), wrapped in TLS by [`Io::accept_tls`] and
-//! [`Io::connect_tls`], handed to hyper inside `hyper_util::rt::TokioIo` or to [`crate::tcp::relay`]. One concrete type,
-//! so that nothing above it is generic over streams.
+//! Made by the listener (accepted) and the upstream side (dialled), wrapped in TLS by [`crate::identity`], handed to
+//! hyper inside `hyper_util::rt::TokioIo` or to [`crate::tcp::relay`]. One concrete type, so that nothing above it is
+//! generic over streams.
 //!
 //! Bytes may be looked at before they are consumed: [`Io::fill`] reads into the prefix, and whoever reads the stream
 //! afterwards gets the prefix first. An idle stream holds no buffer. Nothing here decides how long to wait.
@@ -10,22 +10,18 @@
 use std::{
     cell::Cell,
     io::{self, IoSlice},
-    net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
-use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{client, server};
 
 /// A byte stream with bytes that were read ahead.
 #[derive(Debug)]
@@ -82,43 +78,6 @@ impl Io {
         &self.prefix
     }
 
-    /// Terminates TLS as the server. The prefix is part of the handshake.
-    pub async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let stream = TlsAcceptor::from(config).accept(self).await?;
-        Ok(Stream::TlsServer(Box::new(stream)).into())
-    }
-
-    /// Originates TLS as the client.
-    pub async fn connect_tls(self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
-        let stream = TlsConnector::from(config).connect(name, self).await?;
-        Ok(Stream::TlsClient(Box::new(stream)).into())
-    }
-
-    /// The TLS session this end is the server of: peer certificates, negotiated protocol.
-    pub fn server_tls(&self) -> Option<&ServerConnection> {
-        match &self.stream {
-            Stream::TlsServer(stream) => Some(stream.get_ref().1),
-            Stream::Tcp(_) | Stream::TlsClient(_) | Stream::Upgraded(_) | Stream::Memory(_) => None,
-        }
-    }
-
-    /// The TLS session this end is the client of.
-    pub fn client_tls(&self) -> Option<&ClientConnection> {
-        match &self.stream {
-            Stream::TlsClient(stream) => Some(stream.get_ref().1),
-            Stream::Tcp(_) | Stream::TlsServer(_) | Stream::Upgraded(_) | Stream::Memory(_) => None,
-        }
-    }
-
-    /// The protocol the two ends of TLS agreed on.
-    pub fn alpn(&self) -> Option<&[u8]> {
-        match &self.stream {
-            Stream::TlsServer(stream) => stream.get_ref().1.alpn_protocol(),
-            Stream::TlsClient(stream) => stream.get_ref().1.alpn_protocol(),
-            Stream::Tcp(_) | Stream::Upgraded(_) | Stream::Memory(_) => None,
-        }
-    }
-
     /// The socket underneath, under however many layers of TLS.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {
@@ -127,11 +86,6 @@ impl Io {
             Stream::TlsClient(stream) => stream.get_ref().0.tcp(),
             Stream::Upgraded(_) | Stream::Memory(_) => None,
         }
-    }
-
-    /// The address of the peer of the socket underneath.
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.tcp()?.peer_addr().ok()
     }
 
     /// Makes the coming drop a reset instead of an orderly end, so that the peer does not take a stream that was cut
@@ -285,7 +239,21 @@ pub(crate) mod tests {
     use super::*;
     use http_body_util::Empty;
     use hyper::{Response, body::Bytes, service::service_fn};
+    use rustls::{ClientConfig, ServerConfig};
+    use rustls_pki_types::ServerName;
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    impl Io {
+        async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
+            Ok(TlsAcceptor::from(config).accept(self).await?.into())
+        }
+
+        async fn connect_tls(self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
+            Ok(TlsConnector::from(config).connect(name, self).await?.into())
+        }
+    }
 
     /// The two configurations of a TLS connection to `server.test`, which agree on `hauberk/tcp`.
     pub(crate) fn tls_configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
@@ -383,10 +351,6 @@ pub(crate) mod tests {
         };
         let (mut server, client) = tokio::join!(serve, Io::from(client).connect_tls(client_config, name));
         let mut client = client.unwrap();
-        assert_eq!(server.alpn(), Some(&b"hauberk/tcp"[..]));
-        assert_eq!(client.alpn(), server.alpn());
-        assert!(server.server_tls().is_some() && server.client_tls().is_none());
-        assert!(client.client_tls().is_some() && client.server_tls().is_none());
 
         client.write_all(b"inside").await.unwrap();
         client.flush().await.unwrap();
@@ -434,9 +398,9 @@ pub(crate) mod tests {
         let address = listener.local_addr().unwrap();
         let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (client, _) = tls_pair(client.unwrap(), server.unwrap().0).await;
-        assert_eq!(client.peer_addr(), Some(address));
+        assert_eq!(client.tcp().unwrap().peer_addr().unwrap(), address);
         let (memory, _other) = duplex(1);
-        assert_eq!(Io::from(memory).peer_addr(), None);
+        assert!(Io::from(memory).tcp().is_none());
     }
 
     #[test]

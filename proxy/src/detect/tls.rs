@@ -4,7 +4,9 @@
 //! app's TLS by name. It terminates nothing and checks no signature. The message may be spread over several records
 //! of any size. Nothing is allocated; a message longer than [`LONGEST_HELLO`] is not read to its end.
 
-use super::alpn::{MeshOffer, MeshProtocol};
+use api::MeshProtocol;
+
+use super::alpn::MeshOffer;
 
 /// Record type of the handshake.
 pub(super) const HANDSHAKE: u8 = 0x16;
@@ -150,7 +152,7 @@ fn protocols(message: &mut Message<'_>) -> Result<MeshOffer, ClientHelloError> {
         let length = message.number(1)?;
         let mut name = [0; u8::MAX as usize];
         message.read(&mut name[..length])?;
-        if let Some(protocol) = MeshProtocol::named(&name[..length]) {
+        if let Some(protocol) = MeshProtocol::from_alpn(&name[..length]) {
             offer.insert(protocol);
         }
     }
@@ -311,7 +313,7 @@ mod tests {
     fn the_hello_of_a_real_client_is_read_in_one_record_and_in_many() {
         let hello = real_hello(
             "Reviews.Shop.svc",
-            &[b"h2", MeshProtocol::Tcp.name(), b"http/1.1"],
+            &[b"h2", MeshProtocol::Tcp.alpn(), b"http/1.1"],
         );
         for bytes in [
             hello.clone(),
