@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libtest_mimic::Trial;
 use tests::lab::{Builder, Lab, trial};
 
+use super::rules;
+
 /// Trials on one lab.
 pub(crate) struct Group {
     build: fn() -> Builder,
@@ -32,7 +34,7 @@ impl Group {
         trial(&format!("mesh: {name}"), async move || {
             let lab = match group.take() {
                 Some(lab) => lab,
-                None => (group.build)().start().await?,
+                None => start(group.build).await?,
             };
             check(&lab).await?;
             group.keep(lab);
@@ -47,6 +49,12 @@ impl Group {
     fn keep(&self, lab: Lab) {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(lab);
     }
+}
+
+async fn start(build: fn() -> Builder) -> anyhow::Result<Lab> {
+    let lab = build().start().await?;
+    rules::settled(&lab).await?;
+    Ok(lab)
 }
 
 /// A trial with a lab of its own.

@@ -25,6 +25,25 @@ pub(crate) fn stamped(host: &str, rules: &str) -> (String, String) {
     (yaml, stamp)
 }
 
+/// Returns when the operator has read all that was written before: the endpoints of a new lab above all.
+pub(crate) async fn settled(lab: &Lab) -> anyhow::Result<()> {
+    let stamp = NEXT.fetch_add(1, Ordering::Relaxed);
+    let marker = format!("settled-{stamp}");
+    lab.apply(
+        &marker,
+        &format!(
+            "apiVersion: hauberk.dev/v1alpha1\nkind: VirtualService\nmetadata: {{name: {marker}, namespace: lab}}\n\
+             spec: {{hosts: [nobody], http: [{{directResponse: {{status: 200}}}}]}}\n"
+        ),
+    )?;
+    eventually(SOON, "the operator has read everything", async || {
+        object(lab, "VirtualService", &marker).await?;
+        Ok(())
+    })
+    .await?;
+    lab.delete(&marker)
+}
+
 /// Applies HTTP rules for `host` and returns when every pod of `clients` follows them, and everything applied before.
 pub(crate) async fn route(lab: &Lab, clients: &[&str], host: &str, rules: &str) -> anyhow::Result<()> {
     let (yaml, stamp) = stamped(host, rules);

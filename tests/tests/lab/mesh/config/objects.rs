@@ -7,7 +7,7 @@ use tests::lab::{Builder, Lab, ServiceSpec, eventually};
 
 use super::super::SOON;
 use super::super::group::Group;
-use super::super::rules::{all_to, object, route, stamped, status};
+use super::super::rules::{all_to, destination_rule, follows, object, route, stamped, status};
 
 pub(super) fn trials() -> Vec<Trial> {
     let group = Group::new(lab);
@@ -26,7 +26,7 @@ pub(super) fn trials() -> Vec<Trial> {
         ),
         group.trial("status says how many proxies have applied an object", applied),
         group.trial(
-            "a subset that no rule defines is answered by name",
+            "a subset that no rule defines is refused by name, until one does",
             missing_subset,
         ),
     ]
@@ -126,7 +126,7 @@ async fn conflict(lab: &Lab) -> anyhow::Result<()> {
 async fn broken_file(lab: &Lab) -> anyhow::Result<()> {
     let (good, stamp) = stamped("ratings", &all_to("ratings"));
     lab.apply("vs-ratings", &good)?;
-    super::super::rules::follows(lab, "web", "ratings", &stamp).await?;
+    follows(lab, "web", "ratings", &stamp).await?;
     for broken in [
         good[..good.len() / 2].to_owned() + "\n\t: {",
         "\u{0}\u{1}\u{2}".to_owned(),
@@ -135,11 +135,15 @@ async fn broken_file(lab: &Lab) -> anyhow::Result<()> {
         lab.apply("vs-ratings", &broken)?;
         eventually(SOON, "the file is reported", async || {
             let files = status(lab).await?["files"].to_string();
-            ensure!(files.contains("vs-ratings") && files.contains("line"), "{files}");
+            let placed = files
+                .split("vs-ratings.yaml:")
+                .nth(1)
+                .is_some_and(|rest| rest.starts_with(char::is_numeric));
+            ensure!(placed, "file and line are missing: {files}");
             Ok(())
         })
         .await?;
-        super::super::rules::follows(lab, "web", "ratings", &stamp).await?;
+        follows(lab, "web", "ratings", &stamp).await?;
         answers(lab, "ratings").await?;
     }
     route(lab, &["web"], "ratings", &all_to("ratings")).await?;
@@ -164,22 +168,27 @@ async fn applied(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn missing_subset(lab: &Lab) -> anyhow::Result<()> {
-    let rules = "- match: [{uri: {prefix: /gone}}]\n  \
-                 route: [{destination: {host: reviews, subset: nowhere}}]\n\
-                 - route: [{destination: {host: reviews}}]";
-    route(lab, &["web"], "reviews", rules).await?;
-    answers(lab, "reviews").await?;
-    let refused = lab.pod("web").get("http://reviews:8080/gone").await?;
-    ensure!(
-        refused.status == 503 && refused.text().contains("nowhere"),
-        "{} {}",
-        refused.status,
-        refused.text()
+    route(lab, &["web"], "reviews", &all_to("reviews")).await?;
+    let (yaml, stamp) = stamped(
+        "reviews",
+        "- route: [{destination: {host: reviews, subset: later}}]",
     );
-    eventually(SOON, "the status warns", async || {
+    lab.apply("vs-reviews", &yaml)?;
+    eventually(SOON, "the object is refused by the subset's name", async || {
         let object = object(lab, "VirtualService", "reviews").await?;
-        ensure!(object.to_string().contains("nowhere"), "{object}");
+        ensure!(
+            object["accepted"] == false && object["findings"].to_string().contains("later"),
+            "{object}"
+        );
         Ok(())
     })
-    .await
+    .await?;
+    answers(lab, "reviews").await?;
+    // The order of creation does not matter: with the subset the object comes into force by itself.
+    let subset = "subsets: [{name: later, labels: {version: v1}}]";
+    lab.apply("dr-reviews", &destination_rule("reviews", subset))?;
+    follows(lab, "web", "reviews", &stamp).await?;
+    answers(lab, "reviews").await?;
+    lab.delete("dr-reviews")?;
+    route(lab, &["web"], "reviews", &all_to("reviews")).await
 }

@@ -104,6 +104,13 @@ async fn gone(lab: &Lab) -> anyhow::Result<()> {
         "the operator sent {pushed} resources that nobody had missed"
     );
     ensure!(swapped == 0.0, "{swapped} swaps for nothing");
+    let before = fresh.so_far().total();
+    eventually(SOON, "traffic goes on", async || {
+        let now = fresh.so_far().total();
+        ensure!(now > before + 50, "{now}");
+        Ok(())
+    })
+    .await?;
     route(lab, &["web"], "reviews", &all_to("reviews")).await?;
     for load in [load, fresh] {
         let report = load.stop().await;

@@ -12,7 +12,7 @@ use tests::load::Plan;
 use super::super::SOON;
 use super::super::group::Group;
 use super::super::rules::{all_to, cluster, policy};
-use super::requests;
+use super::{all_requests, requests};
 
 pub(super) fn trials() -> Vec<Trial> {
     let group = Group::new(lab);
@@ -126,6 +126,7 @@ async fn all_open(lab: &Lab) -> anyhow::Result<()> {
     for pod in ["opens-v1-0", "opens-v1-1"] {
         lab.app(pod).mode(Mode::Fail(500)).await?;
     }
+    let start = all_requests(lab, "opens").await?;
     let refused = eventually(SOON, "all breakers are open", async || {
         let reply = lab.pod("web").get("http://opens:8080/").await?;
         ensure!(
@@ -142,12 +143,16 @@ async fn all_open(lab: &Lab) -> anyhow::Result<()> {
         "{}",
         refused.text()
     );
-    let before = requests(lab, "opens-v1-0").await? + requests(lab, "opens-v1-1").await?;
-    ensure!(before == 4, "two failures open a breaker, {before} requests came");
+    let before = all_requests(lab, "opens").await?;
+    ensure!(
+        before - start == 4,
+        "two failures open a breaker, {} requests came",
+        before - start
+    );
     for _ in 0..10 {
         lab.pod("web").get("http://opens:8080/").await?;
     }
-    let after = requests(lab, "opens-v1-0").await? + requests(lab, "opens-v1-1").await?;
+    let after = all_requests(lab, "opens").await?;
     ensure!(
         after == before,
         "{} requests passed open breakers",

@@ -38,6 +38,7 @@ fn lab() -> Builder {
     Lab::builder()
         .service(ServiceSpec::http("busy").version("v1", 1))
         .service(ServiceSpec::http("few").version("v1", 1))
+        .manifest("dr-few", &destination_rule("few", FEW))
         .service(ServiceSpec::http("fresh").version("v1", 1))
         .service(
             ServiceSpec::new("lines")
@@ -107,10 +108,11 @@ async fn requests(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// There from the start, so that no connection that was made otherwise takes a place.
+const FEW: &str = "trafficPolicy:\n  connectionPool:\n    tcp: {maxConnections: 2}\n    \
+                   http: {h2UpgradePolicy: DO_NOT_UPGRADE}";
+
 async fn connections(lab: &Lab) -> anyhow::Result<()> {
-    let spec = "trafficPolicy:\n  tls: {mode: ISTIO_MUTUAL}\n  connectionPool:\n    \
-                tcp: {maxConnections: 2}\n    http: {h2UpgradePolicy: DO_NOT_UPGRADE}";
-    policy(lab, &["web"], "few", spec, &all_to("few")).await?;
     let replies = at_once(lab, "http://few:8080/delay/1000", 6).await?;
     check(&replies, 2, "maxConnections")
 }

@@ -176,8 +176,7 @@ async fn header_list(lab: &Lab) -> anyhow::Result<()> {
             bytes.extend(frame(CONTINUATION, 0, 1, &field.repeat(100)));
         }
         bytes.extend(frame(CONTINUATION, END_HEADERS, 1, &[]));
-        stream.write_all(&bytes).await.context("it is not even read")?;
-        let heard = raw::say(&mut stream, b"", Duration::from_millis(800)).await;
+        let heard = raw::say(&mut stream, &bytes, Duration::from_millis(800)).await;
         let kinds = kinds(&heard.bytes);
         // 431 in HEADERS, a reset of the stream, or the end of the connection.
         ensure!(

@@ -96,7 +96,7 @@ fn connector(lab: &Lab) -> anyhow::Result<TlsConnector> {
 async fn secure(lab: &Lab) -> anyhow::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
     let to = lab.operator().pod().address(CONFIG_PORT).to_string();
     let stream = lab.pod("stranger").connect(&to).await?;
-    let name = rustls::pki_types::ServerName::from(std::net::IpAddr::V4(lab.operator().pod().ip()));
+    let name = "hauberk-control-plane.hauberk-system.svc".try_into()?;
     let handshake = connector(lab)?.connect(name, stream);
     timeout(ANSWERED, handshake)
         .await?
