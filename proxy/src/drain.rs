@@ -89,6 +89,13 @@ impl Drain {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Counts one connection that is there already, such as a tunnel that outlives the request it began with.
+    #[must_use]
+    pub fn hold(&self) -> Open {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(&self.open))
+    }
+
     /// Counts one connection; `None` when `limit` are open already.
     #[must_use]
     pub fn open(&self, limit: u32) -> Option<Open> {

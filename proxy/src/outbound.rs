@@ -52,10 +52,14 @@ impl Target {
     }
 
     /// Name under which it is remembered that the server speaks first.
-    fn name(&self) -> &Arc<str> {
+    fn name(&self) -> Arc<str> {
         match self {
-            Self::Route(route) => &route.name,
-            Self::Workload(workload) => &workload.cluster.name,
+            Self::Route(route) => Arc::clone(&route.name),
+            // Pods that no service leads to share the settings of one cluster.
+            Self::Workload(workload) => match workload.cluster.endpoints.first() {
+                Some(endpoint) => endpoint.spec.address.to_string().into(),
+                None => Arc::clone(&workload.cluster.name),
+            },
         }
     }
 }

@@ -47,7 +47,8 @@ where
         .header_read_timeout(head_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
-        .half_close(true)
+        // A client that closes its side has gone away: its request is cancelled all the way to the endpoint.
+        .half_close(false)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();

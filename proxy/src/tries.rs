@@ -197,6 +197,7 @@ fn again(
 /// is joined to the application's side.
 #[must_use]
 pub fn finish(
+    worker: &Worker,
     answer: Answer,
     tunnel: Option<(&Tunnel, OnUpgrade)>,
     deadline: Option<Instant>,
@@ -214,6 +215,6 @@ pub fn finish(
     };
     tunnel.restore(response.headers_mut());
     let upstream = hyper::upgrade::on(&mut response);
-    tunnel::join(downstream, upstream, (lease, held));
+    tunnel::join(downstream, upstream, (lease, held, worker.drain.hold()));
     response.map(|_| ResponseBody::Own(None))
 }

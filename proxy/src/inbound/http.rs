@@ -90,5 +90,5 @@ async fn respond(
     let answer = tries::send(worker, request, sending, &mut trace).await;
     record.tries = trace.tries;
     record.endpoint = trace.endpoint;
-    Ok(tries::finish(answer?, tunnel.as_ref().zip(upgrade), None))
+    Ok(tries::finish(worker, answer?, tunnel.as_ref().zip(upgrade), None))
 }

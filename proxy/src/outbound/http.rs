@@ -101,7 +101,7 @@ async fn respond(
     record.tries = trace.tries;
     record.endpoint = trace.endpoint;
     // 9 respond
-    let mut response = tries::finish(answer?, tunnel.as_ref().zip(upgrade), deadline);
+    let mut response = tries::finish(worker, answer?, tunnel.as_ref().zip(upgrade), deadline);
     choice.change_response(response.headers_mut());
     Ok(response)
 }

@@ -75,6 +75,8 @@ async fn find_out(connection: &Rc<Connection>, mut io: Io, target: &Target) -> s
             };
             Ok(match verdict {
                 Some(Detected::Http2) => Spoken::Http2(io),
+                // A declaration that is wrong in the way that is met most often; the bytes are passed on as they are.
+                Some(Detected::Tls) => return by_verdict(connection, io, Some(Detected::Tls), None).await,
                 // What is not HTTP gets HTTP's own answer to nonsense: 400.
                 Some(_) => Spoken::Http1(io),
                 None => Spoken::Nothing,
@@ -192,12 +194,12 @@ pub async fn client_hello(io: &mut Io) -> std::io::Result<Option<ClientHello>> {
 fn remembered(connection: &Connection, target: &Target) -> bool {
     let speaks_first = connection.worker.speaks_first.borrow();
     speaks_first
-        .get(target.name())
+        .get(&target.name())
         .is_some_and(|seen| seen.elapsed() < REMEMBERED)
 }
 
 fn remember(connection: &Connection, target: &Target) {
-    let name = Arc::clone(target.name());
+    let name = target.name();
     let mut speaks_first = connection.worker.speaks_first.borrow_mut();
     if speaks_first.insert(Arc::clone(&name), Instant::now()).is_none() {
         tracing::info!(

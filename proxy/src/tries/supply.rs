@@ -36,7 +36,13 @@ impl Supply {
     /// As it came.
     pub(super) fn new(request: Request<Incoming>, sending: &Sending<'_>) -> Self {
         let (mut parts, body) = request.into_parts();
+        // What hyper and we ourselves left there is about the connection it came on; only what an extended CONNECT
+        // (RFC 8441) asks for belongs to the request.
+        let protocol = parts.extensions.remove::<hyper::ext::Protocol>();
         parts.extensions.clear();
+        if let Some(protocol) = protocol {
+            parts.extensions.insert(protocol);
+        }
         let expects_continue = parts.version < Version::HTTP_2
             && parts
                 .headers
