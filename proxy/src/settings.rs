@@ -314,4 +314,56 @@ mod tests {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
+
+    /// The guide's table is what the program reads; `UPDATE=1 cargo test -p proxy guide` rewrites it.
+    #[test]
+    fn the_guide_lists_every_setting() {
+        let mut table = String::from(
+            "# Settings of the proxy\n\nFlags of `hauberk-proxy run` win over the environment, the environment over the file \
+             that `--settings` names (one\n`HAUBERK_NAME=value` a line), the file over defaults. A bad value is named, and the \
+             proxy does not start. `hauberk-proxy\ninit --help` lists the flags of the redirect.\n\n\
+             | Flag | Environment | Default | Meaning |\n|---|---|---|---|\n",
+        );
+        let run = <Settings as Args>::augment_args(clap::Command::new("run"));
+        for arg in run.get_arguments() {
+            let (Some(flag), Some(env)) = (arg.get_long(), arg.get_env()) else {
+                continue;
+            };
+            let default: Vec<_> = arg
+                .get_default_values()
+                .iter()
+                .filter_map(|v| v.to_str())
+                .collect();
+            // What the machine decides is no default to write down.
+            let default = if flag == "workers" {
+                "cores, 2 at most".to_owned()
+            } else {
+                default.join(",")
+            };
+            let values: Vec<_> = arg
+                .get_possible_values()
+                .iter()
+                .map(|v| format!("`{}`", v.get_name()))
+                .collect();
+            let values = if values.is_empty() {
+                String::new()
+            } else {
+                format!(" One of {}.", values.join(", "))
+            };
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let env = env.to_str().unwrap_or_default();
+            table.push_str(&format!(
+                "| `--{flag}` | `{env}` | {default} | {help}.{values} |\n"
+            ));
+        }
+        let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guide/proxy-settings.md");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(guide, &table).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(guide).unwrap_or_default(),
+            table,
+            "run `UPDATE=1 cargo test -p proxy guide`"
+        );
+    }
 }
