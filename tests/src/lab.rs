@@ -49,7 +49,7 @@ use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use binaries::{Binary, reachable};
-pub use enter::{Privileges, enter};
+pub use enter::{Privileges, enter, outside_pid};
 pub use hub::{BRIDGE, GATEWAY, GATEWAY_V6, OPERATOR};
 pub use manifests::{EndpointState, INJECTED};
 pub use operator::{CONFIG_PORT, Operator, TRUST_DOMAIN};

@@ -20,6 +20,8 @@ use super::hub;
 
 /// Set for the inner process; its value says which privileges it has.
 const MARK: &str = "HAUBERK_LAB_INSIDE";
+/// Set for the inner process: the outer one's id, as the machine knows it.
+const OUTER: &str = "HAUBERK_LAB_OUTSIDE";
 
 /// What the lab may do on this machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +49,12 @@ pub fn enter() {
     }
 }
 
+/// The id, outside, of a process in the lab's network and mount namespaces: what `nsenter -t` takes.
+#[must_use]
+pub fn outside_pid() -> Option<u32> {
+    std::env::var(OUTER).ok()?.parse().ok()
+}
+
 /// Creates the namespaces, runs this program again inside and exits as it exits.
 fn outer() -> anyhow::Result<()> {
     let threads = count_threads()?;
@@ -67,6 +75,7 @@ fn outer() -> anyhow::Result<()> {
     let status = command
         .args(arguments)
         .env(MARK, mark)
+        .env(OUTER, getpid().to_string())
         .status()
         .map_err(|error| missing_tool("setpriv", "util-linux", &error))?;
     let code = match (status.code(), status.signal()) {

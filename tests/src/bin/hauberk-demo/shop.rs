@@ -1,8 +1,9 @@
 //! The shop: who is in it, and the manifests that the stories apply.
 
+use std::path::Path;
 use std::time::Duration;
 
-use tests::lab::{Builder, Lab, PortSpec, ServiceSpec, Workload, eventually};
+use tests::lab::{self, Builder, Lab, PortSpec, ServiceSpec, Workload, eventually};
 
 use crate::tell::Teller;
 
@@ -125,7 +126,6 @@ pub(crate) fn describe(lab: &Lab, teller: &mut Teller) {
 
 /// Leaves the shop running until it is interrupted.
 pub(crate) async fn keep(lab: &Lab, teller: &mut Teller) -> anyhow::Result<()> {
-    let hub = std::process::id();
     let manifest = lab.manifest_path(REVIEWS)?;
     let load = lab
         .load(
@@ -135,20 +135,30 @@ pub(crate) async fn keep(lab: &Lab, teller: &mut Teller) -> anyhow::Result<()> {
                 .rate(20.0),
         )
         .await?;
-    let enter = format!("nsenter -t {hub} -U -n --preserve-credentials");
-    let enter = if nix::unistd::geteuid().is_root() {
-        format!("nsenter -t {hub} -n")
-    } else {
-        enter
+    let pid =
+        lab::outside_pid().ok_or_else(|| anyhow::anyhow!("the demo does not know its own process id"))?;
+    let inside = match lab::privileges()? {
+        lab::Privileges::Root => format!("nsenter -t {pid} -n"),
+        lab::Privileges::Rootless => format!("nsenter -t {pid} -U -n --preserve-credentials"),
     };
+    // The lab's files are in a file system that only its processes see, and go with them.
+    let outside = |path: &Path| format!("/proc/{pid}/root{}", path.display());
     let web = lab.pod("web").ip();
-    teller.note("");
-    teller.note("The shop goes on; `web` calls reviews 20 times a second. Ctrl-C ends it.");
-    teller.note(&format!("edit     {}", manifest.display()));
-    teller.note(&format!("watch    {enter} curl -s http://{web}:15020/clusters"));
-    teller.note(&format!("         {enter} curl -s http://{web}:15020/metrics"));
-    teller.note(&format!("         {enter} curl -s http://10.77.0.2:15020/status"));
-    teller.note(&format!("logs     {}", lab.dir().display()));
+    let operator = lab.operator().pod().ip();
+    let status = std::env::current_exe()?.with_file_name("hauberk-control-plane");
+    for line in [
+        String::new(),
+        "The shop goes on; `web` calls reviews 20 times a second. Ctrl-C ends it.".to_owned(),
+        format!("edit     {}", outside(&manifest)),
+        format!(
+            "watch    {inside} {} status --admin {operator}:15020",
+            status.display()
+        ),
+        format!("         {inside} curl -s http://{web}:15020/clusters   (or /config, /metrics, /health)"),
+        format!("logs     {}", outside(&lab.dir().join("logs"))),
+    ] {
+        teller.note(&line);
+    }
     let mut seen = 0;
     loop {
         tokio::select! {
