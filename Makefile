@@ -1,7 +1,7 @@
 # The one entry for everything that is done with this tree, by people and by CI. `make` lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint fmt fuzz demo ci
+.PHONY: help setup build test lint fmt fuzz bench demo ci
 SHELL := /bin/sh
 
 # nft, iptables and ip stand in /usr/sbin on many systems.
@@ -49,6 +49,9 @@ fmt: ## Format the code
 
 fuzz: setup ## Fuzz each target for FUZZ_SECONDS (30)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO=$(CARGO) sh scripts/fuzz.sh
+
+bench: setup ## Measure what the pure decisions cost; BENCH=--test only runs each once
+	$(CARGO) bench -p bench --bench decisions -- $(BENCH)
 
 demo: setup ## Tell the story of README.md on this machine; KEEP=1 leaves it running
 	$(CARGO) build --release --bins -p proxy -p control-plane -p tests
