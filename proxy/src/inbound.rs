@@ -161,6 +161,15 @@ async fn refuse(connection: &Connection, io: Io, verdict: Detected) {
 }
 
 impl Connection {
+    /// Counts a connection that is taken. Those in the clear are the ones that STRICT would refuse.
+    fn taken(&self) {
+        let counter = match &self.identity {
+            Some(_) => &self.metrics.mutual_connections,
+            None => &self.metrics.plaintext_connections,
+        };
+        counter.inc();
+    }
+
     fn count_error(&self, error: &Error) {
         self.worker
             .recorder

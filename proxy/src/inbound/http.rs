@@ -24,6 +24,7 @@ const HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(75);
 
 /// Serves HTTP/1.1 of a peer.
 pub async fn serve_http1(connection: Rc<Connection>, io: Io) {
+    connection.taken();
     let drain = connection.worker.drain.clone();
     let timeout = connection.identity.is_none().then_some(HEAD_TIMEOUT);
     let service = service_fn(move |request| handle(Rc::clone(&connection), App::Http1, request));
@@ -32,6 +33,7 @@ pub async fn serve_http1(connection: Rc<Connection>, io: Io) {
 
 /// Serves HTTP/2 of a peer; `app` is what the application at its end and ours speaks.
 pub async fn serve_http2(connection: Rc<Connection>, io: Io, app: App) {
+    connection.taken();
     let drain = connection.worker.drain.clone();
     let service = service_fn(move |request| handle(Rc::clone(&connection), app, request));
     serve::http2(io, service, &drain).await;

@@ -11,6 +11,7 @@ use crate::tcp::{self, RelayCounters, RelayOptions};
 
 /// Serves one connection to the application, to its end. `application` is its side, when it had to be opened before.
 pub async fn serve(connection: &Connection, io: Io, application: Option<Io>) {
+    connection.taken();
     let recorder = &connection.worker.recorder;
     let mut record = recorder.start(
         Direction::Inbound,
