@@ -41,6 +41,8 @@ struct Key {
 pub(super) struct Lane {
     wire: Wire,
     endpoint: Arc<EndpointLive>,
+    /// As the newest request's cluster has them: they hold for connections that are open already, too.
+    bounds: Cell<Bounds>,
     idle: RefCell<Vec<Http1>>,
     shared: RefCell<Vec<Http2>>,
     /// One connection is being opened for everyone who waits.
@@ -51,22 +53,25 @@ pub(super) struct Lane {
     failure: RefCell<Option<(u64, Error)>>,
 }
 
-/// A connection's bounds and history.
-#[derive(Debug)]
-pub(super) struct History {
-    opened: Instant,
+/// How long and how often a connection may be used.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
     max_age: Option<Duration>,
     max_idle: Option<Duration>,
     max_uses: u32,
+}
+
+/// How long and how often a connection has been used.
+#[derive(Debug)]
+pub(super) struct History {
+    opened: Instant,
     uses: Cell<u32>,
     last_use: Cell<Instant>,
 }
 
-impl History {
-    fn new(cluster: &Cluster) -> Self {
-        let now = Instant::now();
+impl Bounds {
+    fn of(cluster: &Cluster) -> Self {
         Self {
-            opened: now,
             max_age: cluster.spec.timeouts.max_connection,
             max_idle: cluster.spec.timeouts.http_idle,
             max_uses: cluster
@@ -74,17 +79,29 @@ impl History {
                 .limits
                 .max_requests_per_connection
                 .map_or(u32::MAX, std::num::NonZero::get),
+        }
+    }
+}
+
+impl History {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            opened: now,
             uses: Cell::new(0),
             last_use: Cell::new(now),
         }
     }
 
-    fn is_spent(&self, now: Instant) -> bool {
-        self.uses.get() >= self.max_uses || self.max_age.is_some_and(|max| now - self.opened >= max)
+    fn is_spent(&self, bounds: Bounds, now: Instant) -> bool {
+        self.uses.get() >= bounds.max_uses || bounds.max_age.is_some_and(|max| now - self.opened >= max)
     }
 
-    fn is_stale(&self, now: Instant) -> bool {
-        self.is_spent(now) || self.max_idle.is_some_and(|max| now - self.last_use.get() >= max)
+    fn is_stale(&self, bounds: Bounds, now: Instant) -> bool {
+        self.is_spent(bounds, now)
+            || bounds
+                .max_idle
+                .is_some_and(|max| now - self.last_use.get() >= max)
     }
 }
 
@@ -147,17 +164,21 @@ impl Drop for ActiveStream {
 }
 
 impl Pool {
-    pub(super) fn lane(&self, endpoint: &Endpoint, wire: Wire) -> Rc<Lane> {
+    /// The lane to an endpoint of `cluster`, whose bounds hold from now on.
+    pub(super) fn lane(&self, cluster: &Cluster, endpoint: &Endpoint, wire: Wire) -> Rc<Lane> {
+        let bounds = Bounds::of(cluster);
         let key = Key {
             endpoint: endpoint.live.id,
             wire,
         };
         if let Some(lane) = self.lanes.borrow().get(&key) {
+            lane.bounds.set(bounds);
             return Rc::clone(lane);
         }
         let lane = Rc::new(Lane {
             wire,
             endpoint: Arc::clone(&endpoint.live),
+            bounds: Cell::new(bounds),
             idle: RefCell::default(),
             shared: RefCell::default(),
             opening: Cell::new(false),
@@ -197,7 +218,8 @@ impl Lane {
             let connection = &idle[at];
             let quiet = now - connection.history.last_use.get();
             let expired = connection.announced.is_some_and(|limit| quiet >= limit);
-            if connection.sender.is_closed() || expired || connection.history.is_stale(now) {
+            if connection.sender.is_closed() || expired || connection.history.is_stale(self.bounds.get(), now)
+            {
                 idle.swap_remove(at);
             } else if connection.sender.is_ready() {
                 let Http1 {
@@ -220,7 +242,8 @@ impl Lane {
             STREAMS_OF_APPLICATIONS
         };
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|c| !c.sender.is_closed() && !c.history.is_spent(now));
+        let bounds = self.bounds.get();
+        shared.retain(|c| !c.sender.is_closed() && !c.history.is_spent(bounds, now));
         if let Some(connection) = shared.iter().find(|c| c.active.get() < limit) {
             return Found::Lease(self.lease_http2(connection, true));
         }
@@ -260,22 +283,14 @@ impl Lane {
         }
     }
 
-    pub(super) fn add_http1(
-        self: &Rc<Self>,
-        cluster: &Cluster,
-        sender: http1::SendRequest<RequestBody>,
-    ) -> Lease {
-        self.lease_http1(sender, Rc::new(History::new(cluster)), false)
+    pub(super) fn add_http1(self: &Rc<Self>, sender: http1::SendRequest<RequestBody>) -> Lease {
+        self.lease_http1(sender, Rc::new(History::new()), false)
     }
 
-    pub(super) fn add_http2(
-        self: &Rc<Self>,
-        cluster: &Cluster,
-        sender: http2::SendRequest<RequestBody>,
-    ) -> Lease {
+    pub(super) fn add_http2(self: &Rc<Self>, sender: http2::SendRequest<RequestBody>) -> Lease {
         let connection = Http2 {
             sender,
-            history: Rc::new(History::new(cluster)),
+            history: Rc::new(History::new()),
             active: Rc::new(Cell::new(0)),
         };
         let lease = self.lease_http2(&connection, false);
@@ -305,14 +320,15 @@ impl Lane {
 
     fn sweep(&self, now: Instant) {
         let retired = self.endpoint.retired.load(Ordering::Relaxed);
+        let bounds = self.bounds.get();
         self.idle.borrow_mut().retain(|c| {
             let quiet = now - c.history.last_use.get();
             let expired = c.announced.is_some_and(|limit| quiet >= limit);
-            !(retired || c.sender.is_closed() || expired || c.history.is_stale(now))
+            !(retired || c.sender.is_closed() || expired || c.history.is_stale(bounds, now))
         });
         self.shared.borrow_mut().retain(|c| {
             let unused = c.active.get() == 0;
-            !(c.sender.is_closed() || unused && (retired || c.history.is_stale(now)))
+            !(c.sender.is_closed() || unused && (retired || c.history.is_stale(bounds, now)))
         });
     }
 }
@@ -347,7 +363,7 @@ impl Lease {
             Sender::Http1 { sender, history } => {
                 let now = Instant::now();
                 let retired = lane.endpoint.retired.load(Ordering::Relaxed);
-                if retired || sender.is_closed() || history.is_spent(now) {
+                if retired || sender.is_closed() || history.is_spent(lane.bounds.get(), now) {
                     return;
                 }
                 history.last_use.set(now);

@@ -76,7 +76,7 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         wire: Wire,
     ) -> Result<Lease, Error> {
-        let lane = self.pool.lane(endpoint, wire);
+        let lane = self.pool.lane(cluster, endpoint, wire);
         let mut pending = None;
         loop {
             match lane.find() {
@@ -119,9 +119,9 @@ impl Upstream {
         };
         let address = endpoint.spec.address;
         if wire.is_http2() {
-            Ok(lane.add_http2(cluster, open_http2(io, closing, address).await?))
+            Ok(lane.add_http2(open_http2(io, closing, address).await?))
         } else {
-            Ok(lane.add_http1(cluster, open_http1(io, closing, address).await?))
+            Ok(lane.add_http1(open_http1(io, closing, address).await?))
         }
     }
 }
