@@ -223,6 +223,18 @@ pub fn error_response(error: &Error, grpc: bool) -> Response<Bytes> {
     response
 }
 
+/// Takes a proxy's words out of what an application says.
+pub fn silence(headers: &mut HeaderMap) {
+    headers.remove(REASON);
+}
+
+/// Whether this is a proxy's answer for an application that it could not connect to: the request reached nobody.
+#[must_use]
+pub fn is_unreached(headers: &HeaderMap) -> bool {
+    let is = |flag: &HeaderValue| flag == "connect_failure" || flag == "connect_timeout";
+    headers.get(REASON).is_some_and(is)
+}
+
 /// Percent-encodes as gRPC asks for (PROTOCOL-HTTP2, "Status-Message").
 fn grpc_message(text: &str) -> HeaderValue {
     let mut encoded = String::with_capacity(text.len());
@@ -305,6 +317,26 @@ mod tests {
         set_form(&mut parts, Version::HTTP_11, None, "10.0.0.1:80".parse().unwrap());
         assert_eq!(parts.uri, "/x?y");
         assert_eq!(parts.headers["host"], "reviews:8080");
+    }
+
+    #[test]
+    fn a_connection_that_failed_at_the_far_end_is_known_by_the_words_of_the_proxy_there() {
+        let endpoint = "10.0.0.1:80".parse().unwrap();
+        let source = std::sync::Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        for (error, unreached) in [
+            (Error::Connect { endpoint, source }, true),
+            (Error::ConnectTimeout { endpoint }, true),
+            (Error::RefusedStream { endpoint }, false),
+            (Error::Timeout, false),
+            (Error::Draining, false),
+        ] {
+            for grpc in [false, true] {
+                let mut answer = error_response(&error, grpc);
+                assert_eq!(is_unreached(answer.headers()), unreached, "{error}");
+                silence(answer.headers_mut());
+                assert!(!is_unreached(answer.headers()));
+            }
+        }
     }
 
     #[test]

@@ -92,5 +92,8 @@ async fn respond(
     let answer = tries::send(worker, request, sending, &mut trace).await;
     record.tries = trace.tries;
     record.endpoint = trace.endpoint;
-    Ok(tries::finish(worker, answer?, tunnel.as_ref().zip(upgrade), None))
+    let mut response = tries::finish(worker, answer?, tunnel.as_ref().zip(upgrade), None);
+    // The application must not speak for its proxy: callers act on what proxies say.
+    message::silence(response.headers_mut());
+    Ok(response)
 }

@@ -1,6 +1,7 @@
 //! One try: a connection to the endpoint that was picked, the request on it, the head of its answer; all of it within the
 //! try's own timeout and the request's deadline.
 
+use std::io;
 use std::sync::Arc;
 
 use api::{MeshProtocol, TlsMode};
@@ -13,6 +14,7 @@ use super::{App, Sending};
 use crate::balancer::Outcome;
 use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
+use crate::message;
 use crate::upstream::Wire;
 use crate::upstream::pool::Lease;
 use crate::upstream::send::Failed;
@@ -40,6 +42,16 @@ pub(super) async fn attempt(
     let request = supply.take(sending, wire, number);
     let answer = limit.keep(lease.send(request, endpoint.spec.address)).await;
     match answer.unwrap_or_else(|| Err(Failed::sent(limit.passed(endpoint)))) {
+        // Its proxy lives, its application does not: as good as a refused connection, which it would be without proxies.
+        Ok(response) if wire.mesh().is_some() && message::is_unreached(response.headers()) => {
+            Err(Failed::unsent(Error::Connect {
+                endpoint: endpoint.spec.address,
+                source: Arc::new(io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    "the proxy there cannot connect to its application",
+                )),
+            }))
+        }
         Ok(response) => Ok((response, lease)),
         Err(mut failed) => {
             supply.put_back(failed.request.take());
