@@ -18,7 +18,10 @@ pub(super) fn trials() -> Vec<Trial> {
     let group = Group::new(lab);
     vec![
         group.trial("field_lesson: a rollout under load loses no request", rollout),
-        group.trial("a pod that shuts down finishes what it has begun", server_drain),
+        group.trial(
+            "field_lesson: a pod that shuts down finishes what it has begun",
+            server_drain,
+        ),
         alone(
             "a client's proxy that shuts down finishes what it has begun",
             lab,

@@ -15,7 +15,7 @@ pub(super) fn trials() -> Vec<Trial> {
     let group = Group::new(lab);
     vec![
         group.trial(
-            "without a policy plaintext is taken, and the mesh uses mutual TLS",
+            "field_lesson: before STRICT, plaintext is taken and counted, so that it is known who would break",
             permissive,
         ),
         group.trial(

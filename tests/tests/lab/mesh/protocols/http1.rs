@@ -38,6 +38,7 @@ pub(super) fn trials(group: &Arc<Group>) -> Vec<Trial> {
         ),
         group.trial("an HTTP/1.0 client is served", http10),
         group.trial("16 MiB pass unchanged, both ways", big),
+        group.trial("an application cannot speak for its proxy", own_words),
         group.trial("a client that hangs up is noticed by the server", hang_up),
     ]
 }
@@ -375,6 +376,29 @@ async fn big(lab: &Lab) -> anyhow::Result<()> {
             reply.body.len()
         );
     }
+    Ok(())
+}
+
+async fn own_words(lab: &Lab) -> anyhow::Result<()> {
+    let connections = servers::each(lab, "own-v1-0", 8000, |stream| async move {
+        let mut stream = BufReader::new(stream);
+        raw::head(&mut stream).await?;
+        let answer = "HTTP/1.1 503 Service Unavailable\r\nx-hauberk-reason: connect_failure\r\n\
+                      content-length: 3\r\nconnection: close\r\n\r\napp";
+        stream.write_all(answer.as_bytes()).await?;
+        Ok(())
+    })
+    .await?;
+    let reply = lab.pod("web").get("http://own:8000/").await?;
+    ensure!(
+        reply.status == 503 && reply.text() == "app" && reply.header("x-hauberk-reason").is_empty(),
+        "{reply:?}"
+    );
+    let times = connections.load(std::sync::atomic::Ordering::Relaxed);
+    ensure!(
+        times == 1,
+        "what the application said was believed: it was asked {times} times"
+    );
     Ok(())
 }
 

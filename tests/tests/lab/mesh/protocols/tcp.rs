@@ -11,7 +11,7 @@ use tests::client::Call;
 use tests::lab::capture::{Capture, Content};
 use tests::lab::{Lab, TCP_CONTROL_PORT, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -50,6 +50,7 @@ pub(super) fn trials(group: &Arc<Group>) -> Vec<Trial> {
             pod_address,
         ),
         group.trial("IPv6 addresses of services and pods work like the others", ipv6),
+        group.trial("field_lesson: UDP is left alone", datagrams),
         group.trial("a port that no one listens on is refused, not held", nobody),
     ]
 }
@@ -263,6 +264,28 @@ async fn ipv6(lab: &Lab) -> anyhow::Result<()> {
             "mutual TLS over IPv6: {answer:?}"
         );
     }
+    Ok(())
+}
+
+async fn datagrams(lab: &Lab) -> anyhow::Result<()> {
+    let address = lab.pod("own-v1-0").address(5353);
+    let server = lab.pod("own-v1-0").run(UdpSocket::bind(address)).await?;
+    let client = lab.pod("web").run(UdpSocket::bind("0.0.0.0:0")).await?;
+    let mut buffer = [0; 64];
+    client.send_to(b"question", address).await?;
+    let (length, from) = timeout(SOON, server.recv_from(&mut buffer))
+        .await
+        .context("it never arrives")??;
+    ensure!(&buffer[..length] == b"question");
+    ensure!(
+        from.ip() == lab.pod("web").ip(),
+        "it comes from {from}, not from the pod"
+    );
+    server.send_to(b"answer", from).await?;
+    let (length, from) = timeout(SOON, client.recv_from(&mut buffer))
+        .await
+        .context("no answer arrives")??;
+    ensure!(&buffer[..length] == b"answer" && from == address, "{from}");
     Ok(())
 }
 

@@ -26,6 +26,10 @@ pub(super) fn trials() -> Vec<Trial> {
             "more connections than maxConnections are refused by name",
             connections,
         ),
+        group.trial(
+            "more requests than http1MaxPendingRequests wait for no connection",
+            pending,
+        ),
         group.trial("a TCP connection beyond maxConnections is closed", tcp),
         group.trial(
             "maxRequestsPerConnection ends a connection in time, without an error",
@@ -39,6 +43,10 @@ fn lab() -> Builder {
         .service(ServiceSpec::http("busy").version("v1", 1))
         .service(ServiceSpec::http("few").version("v1", 1))
         .manifest("dr-few", &destination_rule("few", FEW))
+        .manifest(
+            "nowhere",
+            &format!("{NOWHERE}{ONE_TRY}---\n{}", destination_rule("nowhere", PENDING)),
+        )
         .service(ServiceSpec::http("fresh").version("v1", 1))
         .service(
             ServiceSpec::new("lines")
@@ -115,6 +123,44 @@ const FEW: &str = "trafficPolicy:\n  connectionPool:\n    tcp: {maxConnections: 
 async fn connections(lab: &Lab) -> anyhow::Result<()> {
     let replies = at_once(lab, "http://few:8080/delay/1000", 6).await?;
     check(&replies, 2, "maxConnections")
+}
+
+/// A service whose only endpoint is an address that nobody has: connecting to it takes until the timeout.
+const NOWHERE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: nowhere, namespace: shop}\nspec:\n  \
+    clusterIP: 10.96.202.1\n  clusterIPs: [10.96.202.1]\n  \
+    ports: [{name: http, port: 8080, targetPort: 8080, protocol: TCP}]\n---\n\
+    apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+    metadata: {name: nowhere-x, namespace: shop, labels: {kubernetes.io/service-name: nowhere}}\n\
+    addressType: IPv4\nports: [{name: http, port: 8080, protocol: TCP}]\n\
+    endpoints: [{addresses: [10.77.251.251], conditions: {ready: true}}]\n---\n";
+const PENDING: &str =
+    "trafficPolicy: {connectionPool: {tcp: {connectTimeout: 1s}, http: {http1MaxPendingRequests: 2}}}";
+const ONE_TRY: &str = "apiVersion: hauberk.dev/v1alpha1\nkind: VirtualService\n\
+    metadata: {name: nowhere, namespace: shop}\nspec:\n  hosts: [nowhere]\n  http:\n  \
+    - retries: {attempts: 0}\n    route: [{destination: {host: nowhere}}]\n";
+
+async fn pending(lab: &Lab) -> anyhow::Result<()> {
+    let replies = at_once(lab, "http://10.96.202.1:8080/", 6).await?;
+    let (waited, refused): (Vec<&Reply>, Vec<&Reply>) = replies
+        .iter()
+        .partition(|reply| reply.header("x-hauberk-reason") == "connect_timeout");
+    ensure!(
+        waited.len() == 2,
+        "{} of 6 waited for a connection: {replies:?}",
+        waited.len()
+    );
+    for reply in refused {
+        ensure!(
+            reply.status == 503 && reply.text().contains("http1MaxPendingRequests"),
+            "{reply:?}"
+        );
+        ensure!(
+            reply.took < Duration::from_millis(900),
+            "it was held for {:?}",
+            reply.took
+        );
+    }
+    Ok(())
 }
 
 async fn tcp(lab: &Lab) -> anyhow::Result<()> {

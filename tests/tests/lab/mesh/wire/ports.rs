@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
+use tests::client::Call;
 use tests::lab::{ADMIN_PORT, Lab, eventually};
 use tokio::io::AsyncWriteExt;
 
@@ -18,6 +19,10 @@ const OWN: [u16; 2] = [15_001, 15_006];
 pub(super) fn trials(group: &Arc<Group>) -> Vec<Trial> {
     vec![
         group.trial("the proxy's own ports lead nowhere and into no loop", no_loop),
+        group.trial(
+            "field_lesson: nothing that callers send makes the metrics grow",
+            cardinality,
+        ),
         group.trial("the admin port answers nonsense and goes on", admin),
     ]
 }
@@ -82,6 +87,39 @@ async fn no_loop(lab: &Lab) -> anyhow::Result<()> {
         );
     }
     unharmed(lab, &before).await
+}
+
+/// The number of series that a pod's proxy shows.
+async fn series(lab: &Lab, pod: &str) -> anyhow::Result<usize> {
+    let text = lab.proxy(pod).metrics().await?;
+    Ok(text.lines().filter(|line| !line.starts_with('#')).count())
+}
+
+async fn cardinality(lab: &Lab) -> anyhow::Result<()> {
+    let direct = format!("http://{}", lab.pod(SERVER).address(8080));
+    for pod in [CLIENT, "stranger"] {
+        ensure!(lab.pod(pod).get(&format!("{direct}/")).await?.status == 200);
+    }
+    let before = [series(lab, CLIENT).await?, series(lab, SERVER).await?];
+    for number in 0..150 {
+        let method = http::Method::from_bytes(format!("VERB{number}").as_bytes())?;
+        for (pod, base) in [(CLIENT, "http://reviews:8080"), ("stranger", direct.as_str())] {
+            let call = Call::new(method.clone(), &format!("{base}/path-{number}?query={number}"))
+                .host(&format!("host-{number}.test"))
+                .header(&format!("x-{number}"), "1")
+                .header("user-agent", &format!("agent/{number}"));
+            lab.pod(pod).send(call).await?;
+        }
+        // A port scan as well.
+        let port = lab.pod(SERVER).address(20_000 + number).to_string();
+        let _refused_or_closed = lab.pod("stranger").connect(&port).await;
+    }
+    let after = [series(lab, CLIENT).await?, series(lab, SERVER).await?];
+    for (before, after) in before.into_iter().zip(after) {
+        // Something may happen for the first time, but not 150 times.
+        ensure!(after <= before + 30, "{before} series became {after}");
+    }
+    Ok(())
 }
 
 async fn admin(lab: &Lab) -> anyhow::Result<()> {
