@@ -99,6 +99,8 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Error> {
     let headers = request.headers();
     if request.version() <= Version::HTTP_11 {
         if headers.contains_key(header::TRANSFER_ENCODING) {
+            // hyper reads such a message by its coding, drops the length and closes afterwards (RFC 9112, 6.3); should it
+            // ever pass both on, they end here.
             if headers.contains_key(header::CONTENT_LENGTH) {
                 return bad(
                     "both Content-Length and Transfer-Encoding (RFC 9112, 6.1): its end is ambiguous",

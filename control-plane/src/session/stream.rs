@@ -74,12 +74,12 @@ pub(crate) async fn run(
     hub.leave(session).await;
     match &end {
         Ok(()) => tracing::info!(%namespace, %pod, session, "a proxy left"),
-        Err(status) => {
-            if status.code() == tonic::Code::InvalidArgument {
-                metrics.protocol_errors.inc();
-            }
-            tracing::warn!(%namespace, %pod, session, reason = %status, "a proxy's stream ended");
+        Err(status) if status.code() == tonic::Code::InvalidArgument => {
+            metrics.protocol_errors.inc();
+            tracing::warn!(%namespace, %pod, session, reason = %status, "a proxy sent what it must not; its stream was ended");
         }
+        // A pod that ends takes its connection with it; that is how proxies leave.
+        Err(status) => tracing::info!(%namespace, %pod, session, reason = %status, "a proxy's stream ended"),
     }
     outbox.end(end);
 }
