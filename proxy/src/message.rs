@@ -109,6 +109,12 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Error> {
             if request.version() < Version::HTTP_11 {
                 return bad("Transfer-Encoding in HTTP/1.0 (RFC 9112, 6.1)");
             }
+            // Only chunks are taken apart on the way: another coding would stay on the body with nothing to tell of it.
+            let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+            let only = codings.next().filter(|_| codings.next().is_none());
+            if only.is_none_or(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+                return bad("a Transfer-Encoding other than `chunked` alone (RFC 9112, 7)");
+            }
         }
         let hosts = headers.get_all(header::HOST).iter().count();
         if hosts > 1 {
@@ -301,6 +307,12 @@ mod tests {
                 ("content-length", "3"),
                 ("transfer-encoding", "chunked"),
             ][..],
+            &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
+            &[
+                ("host", "a"),
+                ("transfer-encoding", "chunked"),
+                ("transfer-encoding", "chunked"),
+            ],
             &[("host", "a"), ("host", "b")],
             &[],
             &[("host", "a b")],
@@ -308,6 +320,7 @@ mod tests {
             assert!(check(&request(head)).is_err(), "{head:?}");
         }
         assert!(check(&request(&[("host", "reviews:8080")])).is_ok());
+        assert!(check(&request(&[("host", "a"), ("transfer-encoding", "Chunked")])).is_ok());
     }
 
     #[test]
