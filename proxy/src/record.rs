@@ -3,7 +3,9 @@
 
 mod body;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -90,6 +92,7 @@ impl Recorder {
             grpc_status: None,
             error: None,
             bytes_received: 0,
+            body: None,
             bytes_sent: 0,
             snapshot: 0,
         }
@@ -137,6 +140,8 @@ pub struct Request {
     pub error: Option<Error>,
     /// Bytes of body or stream from downstream.
     pub bytes_received: u64,
+    /// Those of a request's body, counted where it is read: that may begin after the answer has.
+    body: Option<Rc<Cell<u64>>>,
     /// Bytes of body or stream to downstream.
     pub bytes_sent: u64,
     /// The snapshot it ran under.
@@ -172,6 +177,12 @@ impl Request {
             Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
             None => parts.headers.get(header::HOST).cloned(),
         };
+    }
+
+    /// Where the bytes of the request's body are to be counted; `None` when it has none.
+    pub fn count_body(&mut self, body: &impl http_body::Body) -> Option<Rc<Cell<u64>>> {
+        self.body = (!body.is_end_stream()).then(Rc::default);
+        self.body.clone()
     }
 
     /// Takes the server name of the application's TLS as the authority.
@@ -326,6 +337,9 @@ fn protocol_name(protocol: api::Protocol) -> &'static str {
 
 impl Drop for Request {
     fn drop(&mut self) {
+        if let Some(body) = self.body.take() {
+            self.bytes_received += body.get();
+        }
         let (duration, flag) = (self.started.elapsed(), self.flag());
         self.count(duration, flag);
         let recorder = Arc::clone(&self.recorder);

@@ -4,6 +4,7 @@
 mod attempt;
 mod supply;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
@@ -60,6 +61,8 @@ pub struct Sending<'a> {
     pub retry: &'a Retry,
     /// When the whole request must have ended.
     pub deadline: Option<Instant>,
+    /// Counts the bytes of the request's body.
+    pub received: Option<Rc<Cell<u64>>>,
     /// What the application speaks.
     pub app: App,
     /// Upgrade or CONNECT.

@@ -83,6 +83,7 @@ async fn respond(
         cluster: &cluster,
         retry: tries::unless_told(),
         deadline: None,
+        received: record.count_body(request.body()),
         app,
         tunnel: tunnel.as_ref(),
         authority: None,

@@ -91,6 +91,7 @@ async fn respond(
         cluster: choice.cluster,
         retry: choice.retry,
         deadline,
+        received: record.count_body(request.body()),
         app,
         tunnel: tunnel.as_ref(),
         authority: choice.authority.clone(),

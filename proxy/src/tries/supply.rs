@@ -7,7 +7,7 @@ use hyper::body::{Body as _, Incoming};
 
 use super::Sending;
 use crate::upstream::Wire;
-use crate::upstream::body::{Gate, Keep, Replay, RequestBody};
+use crate::upstream::body::{Gate, Keep, Replay, RequestBody, Source};
 use crate::{message, retry};
 
 /// How long a body waits for `100 Continue` (RFC 9110, 10.1.1, asks not to wait for ever).
@@ -49,15 +49,19 @@ impl Supply {
                 .get(header::EXPECT)
                 .is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let idempotent = retry::is_idempotent(&parts.method);
+        let received = sending.received.clone().unwrap_or_default();
         let may_repeat = sending.retry.attempts > 0 && sending.tunnel.is_none();
         let (body, keep) = if sending.tunnel.is_some() || body.is_end_stream() {
             (RequestBody::Empty, KeptBody::Empty)
         } else if may_repeat {
-            let replay = Replay::new(body);
+            let replay = Replay::new(Source::new(body, received));
             let keep = KeptBody::Replay(replay.keep());
             (RequestBody::Replay(replay), keep)
         } else {
-            (RequestBody::Incoming(body), KeptBody::Empty)
+            (
+                RequestBody::Incoming(Source::new(body, received)),
+                KeptBody::Empty,
+            )
         };
         let kept = may_repeat.then(|| Kept {
             parts: parts.clone(),

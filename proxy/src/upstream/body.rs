@@ -1,7 +1,7 @@
 //! The body of a request on its way to an endpoint: passed on as it arrives, kept for another try where the retry policy
 //! may need it, and held back until `100 Continue` where the application asked for that.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -19,11 +19,36 @@ pub enum RequestBody {
     /// Nothing.
     Empty,
     /// As it arrives; sent once.
-    Incoming(Incoming),
+    Incoming(Source),
     /// As it arrives, and kept.
     Replay(Replay),
     /// Held back until the endpoint asks for it.
     Gated(Box<Self>, Gate),
+}
+
+/// The application's body, with a count of what was read of it.
+#[derive(Debug)]
+pub struct Source {
+    body: Incoming,
+    received: Rc<Cell<u64>>,
+}
+
+impl Source {
+    /// Counts in `received`.
+    #[must_use]
+    pub fn new(body: Incoming, received: Rc<Cell<u64>>) -> Self {
+        Self { body, received }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.received.set(self.received.get() + data.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
 }
 
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -38,7 +63,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Incoming(source) => source.poll_frame(cx).map_err(Into::into),
             Self::Replay(body) => body.poll_frame(cx),
             Self::Gated(body, gate) => {
                 if gate.poll_open(cx).is_pending() {
@@ -52,7 +77,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Incoming(body) => body.is_end_stream(),
+            Self::Incoming(source) => source.body.is_end_stream(),
             Self::Replay(body) => body.is_end_stream(),
             Self::Gated(body, _) => body.is_end_stream(),
         }
@@ -61,7 +86,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Incoming(body) => body.size_hint(),
+            Self::Incoming(source) => source.body.size_hint(),
             Self::Replay(body) => body.size_hint,
             Self::Gated(body, _) => body.size_hint(),
         }
@@ -71,7 +96,7 @@ impl Body for RequestBody {
 /// What one request's tries share of its body. Each try reads from the start; only the newest may read on.
 #[derive(Debug)]
 struct Kept {
-    source: Incoming,
+    source: Source,
     frames: Vec<KeptFrame>,
     bytes: usize,
     /// Longer than [`REPLAY_LIMIT`]: `frames` is gone, and there will be no other try.
@@ -107,8 +132,8 @@ pub struct Replay {
 impl Replay {
     /// Keeps a body from now on.
     #[must_use]
-    pub fn new(source: Incoming) -> Self {
-        let size_hint = source.size_hint();
+    pub fn new(source: Source) -> Self {
+        let size_hint = source.body.size_hint();
         let kept = Kept {
             source,
             frames: Vec::new(),
@@ -146,7 +171,7 @@ impl Replay {
         if kept.ended {
             return Poll::Ready(None);
         }
-        let Some(frame) = std::task::ready!(Pin::new(&mut kept.source).poll_frame(cx)) else {
+        let Some(frame) = std::task::ready!(kept.source.poll_frame(cx)) else {
             kept.ended = true;
             return Poll::Ready(None);
         };
@@ -160,7 +185,7 @@ impl Replay {
 
     fn is_end_stream(&self) -> bool {
         let kept = self.kept.borrow();
-        self.position == kept.frames.len() && (kept.ended || kept.source.is_end_stream())
+        self.position == kept.frames.len() && (kept.ended || kept.source.body.is_end_stream())
     }
 }
 
