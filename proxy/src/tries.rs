@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use api::{Protocol, Retry};
 use http::uri::Authority;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -212,6 +212,8 @@ pub fn finish(
     } = answer;
     let announced = message::announced_idle(response.headers());
     message::strip_hop_by_hop(response.headers_mut());
+    // The version is this proxy's own (RFC 9110, 2.5): an endpoint of HTTP/1.0 must not end the application's connection.
+    *response.version_mut() = Version::HTTP_11;
     let Some((tunnel, downstream)) = tunnel.filter(|(tunnel, _)| tunnel::is_open(tunnel, &response)) else {
         let body = |body| EndpointBody::new(body, lease, announced, deadline, held);
         return response.map(|incoming| ResponseBody::Endpoint(Box::new(body(incoming))));
