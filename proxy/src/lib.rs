@@ -41,3 +41,6 @@ pub mod identity;
 pub mod admin;
 pub mod drain;
 pub mod error;
+
+#[cfg(test)]
+pub(crate) mod testing;

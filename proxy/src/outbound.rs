@@ -153,3 +153,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

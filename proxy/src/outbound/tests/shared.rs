@@ -1,0 +1,250 @@
+//! HTTP/2 connections to endpoints: shared by requests, opened once for all who wait, and given up for good reasons only.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::testing::{Got, World, cluster, eventually, forward, request, run};
+
+/// What a scripted endpoint does with a stream.
+pub(super) enum Then {
+    Answer,
+    Refuse,
+    /// Waits for the stream to be reset.
+    Hang,
+}
+
+/// A scripted endpoint of HTTP/2.
+pub(super) struct Server2 {
+    pub(super) address: SocketAddr,
+    log: Rc<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    connections: Cell<usize>,
+    requests: Cell<usize>,
+    resets: Cell<usize>,
+}
+
+fn count(cell: &Cell<usize>) -> usize {
+    cell.replace(cell.get() + 1)
+}
+
+impl Server2 {
+    pub(super) async fn start(script: impl Fn(usize) -> Then + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let log = Rc::<Log>::default();
+        let (shared, script) = (Rc::clone(&log), Rc::new(script));
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count(&shared.connections);
+                let (log, script) = (Rc::clone(&shared), Rc::clone(&script));
+                tokio::task::spawn_local(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((_, respond))) = connection.accept().await {
+                        let then = script(count(&log.requests));
+                        tokio::task::spawn_local(stream_of(Rc::clone(&log), respond, then));
+                    }
+                });
+            }
+        });
+        Self { address, log }
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.log.connections.get()
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        self.log.requests.get()
+    }
+
+    pub(super) fn resets(&self) -> usize {
+        self.log.resets.get()
+    }
+}
+
+async fn stream_of(log: Rc<Log>, mut respond: h2::server::SendResponse<Bytes>, then: Then) {
+    match then {
+        Then::Answer => {
+            let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+            body.send_data("hello".into(), true).unwrap();
+        }
+        Then::Refuse => respond.send_reset(h2::Reason::REFUSED_STREAM),
+        Then::Hang => {
+            let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+            count(&log.resets);
+        }
+    }
+}
+
+#[test]
+fn requests_at_once_share_one_connection() {
+    run(async {
+        let server = Server2::start(|_| Then::Answer).await;
+        let cluster = cluster(&[server.address], |_| {});
+        let world = World::new(forward(None, &cluster, |_| {}));
+        let app = world.http2().await;
+        let asking = (0..50).map(|_| {
+            let mut app = app.clone();
+            async move {
+                Got::of(
+                    app.send_request(request("GET", "http://reviews/", ""))
+                        .await
+                        .unwrap(),
+                )
+                .await
+            }
+        });
+        for got in futures_util::future::join_all(asking).await {
+            assert_eq!((got.status, got.body.as_str()), (200, "hello"));
+        }
+        assert_eq!((server.connections(), server.requests()), (1, 50));
+        assert_eq!(cluster.live.metrics.requests.get(200), 50);
+        assert_eq!(cluster.live.pending.load(std::sync::atomic::Ordering::Relaxed), 0);
+    });
+}
+
+#[test]
+fn a_connection_that_does_not_come_about_fails_all_who_wait_for_it_at_once() {
+    run(async {
+        // Takes connections, but answers no handshake: mutual TLS towards it fails when it closes.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let dialled = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&dialled);
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count(&counted);
+                tokio::task::spawn_local(async move {
+                    stream.read_buf(&mut Vec::with_capacity(4096)).await.unwrap();
+                });
+            }
+        });
+        let ca = crate::identity::testing::Ca::new();
+        let id = crate::identity::testing::id("reviews");
+        let cluster = crate::inbound::tests::meshed(address, &id, |_| {});
+        let snapshot = forward(None, &cluster, |f| f.retry.attempts = 0);
+        let world = World::with(
+            snapshot,
+            ca.identity(&crate::identity::testing::id("web")),
+            |_| {},
+        );
+        let app = world.http2().await;
+        let asking = (0..20).map(|_| {
+            let mut app = app.clone();
+            async move {
+                Got::of(
+                    app.send_request(request("GET", "http://reviews/", ""))
+                        .await
+                        .unwrap(),
+                )
+                .await
+            }
+        });
+        for got in futures_util::future::join_all(asking).await {
+            assert_eq!(got.told(), (503, "tls_failure"));
+        }
+        assert_eq!(dialled.get(), 1, "one handshake for all of them");
+    });
+}
+
+#[test]
+fn a_refused_stream_is_sent_again() {
+    run(async {
+        let server = Server2::start(|n| if n == 0 { Then::Refuse } else { Then::Answer }).await;
+        let world = World::new(forward(None, &cluster(&[server.address], |_| {}), |_| {}));
+        let mut app = world.http2().await;
+        let got = Got::of(
+            app.send_request(request("POST", "http://reviews/", "body"))
+                .await
+                .unwrap(),
+        )
+        .await;
+        assert_eq!((got.status, server.requests(), server.connections()), (200, 2, 1));
+    });
+}
+
+#[test]
+fn a_stream_that_a_goaway_leaves_out_is_sent_again_on_another_connection() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&served);
+        tokio::task::spawn_local(async move {
+            let (mut first, _) = listener.accept().await.unwrap();
+            goaway_at_first_headers(&mut first).await;
+            let (second, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(second).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                count(&counted);
+                respond.send_response(http::Response::new(()), true).unwrap();
+            }
+        });
+        let world = World::new(forward(None, &cluster(&[address], |_| {}), |_| {}));
+        let mut app = world.http2().await;
+        let got = Got::of(
+            app.send_request(request("POST", "http://reviews/", "body"))
+                .await
+                .unwrap(),
+        )
+        .await;
+        assert_eq!((got.status, served.get()), (200, 1));
+    });
+}
+
+/// Speaks just enough HTTP/2 to say, at the first request, that none was processed.
+async fn goaway_at_first_headers(stream: &mut tokio::net::TcpStream) {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    stream.write_all(&SETTINGS).await.unwrap();
+    stream.read_exact(&mut [0; 24]).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        stream.read_exact(&mut vec![0; length]).await.unwrap();
+        if head[3] == HEADERS {
+            break;
+        }
+    }
+    stream.write_all(&GOAWAY).await.unwrap();
+}
+
+#[test]
+fn the_shared_connection_of_a_retired_endpoint_closes_when_unused() {
+    run(async {
+        let server = Server2::start(|_| Then::Answer).await;
+        let cluster = cluster(&[server.address], |_| {});
+        let world = World::new(forward(None, &cluster, |_| {}));
+        let mut app = world.http2().await;
+        app.send_request(request("GET", "http://reviews/", ""))
+            .await
+            .unwrap();
+        cluster.endpoints[0]
+            .live
+            .retired
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        eventually("its connection closes", || {
+            world.worker.upstream.sweep();
+            cluster
+                .live
+                .connections
+                .load(std::sync::atomic::Ordering::Relaxed)
+                == 0
+        })
+        .await;
+        app.send_request(request("GET", "http://reviews/", ""))
+            .await
+            .unwrap();
+        assert_eq!(server.connections(), 2);
+    });
+}
