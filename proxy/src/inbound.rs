@@ -71,10 +71,12 @@ pub async fn serve_io(worker: Rc<Worker>, mut io: Io, peer: SocketAddr, dialled:
         identity: None,
         metrics,
     };
-    let silence = if policy == TlsPolicy::Strict {
-        patience
-    } else {
-        SILENCE
+    let is_http = protocol.is_some_and(Protocol::is_http);
+    let silence = match policy {
+        TlsPolicy::Strict => patience,
+        // An application that speaks HTTP never speaks first: a client may take its time, as between two requests.
+        TlsPolicy::Permissive | TlsPolicy::Disable if is_http => http::HEAD_TIMEOUT,
+        TlsPolicy::Permissive | TlsPolicy::Disable => SILENCE,
     };
     match timeout(silence, sniff::verdict(&mut io)).await {
         Ok(Ok(Some(Detected::Tls))) => match timeout(patience, sniff::client_hello(&mut io)).await {
@@ -85,14 +87,16 @@ pub async fn serve_io(worker: Rc<Worker>, mut io: Io, peer: SocketAddr, dialled:
         },
         Ok(Ok(Some(verdict))) if policy == TlsPolicy::Strict => refuse(&connection, io, verdict).await,
         Ok(Ok(Some(verdict))) => plaintext(connection, io, verdict, protocol).await,
-        Ok(Ok(None) | Err(_)) => {}
+        Ok(Ok(None) | Err(_)) => drop(connection.detected().closed.inc()),
         Err(_) if policy == TlsPolicy::Strict => refuse(&connection, io, Detected::Opaque).await,
+        Err(_) if is_http => drop(connection.detected().closed.inc()),
         Err(_) => silent(&mut connection, io, protocol).await,
     }
 }
 
 /// A mesh peer: its identity is verified before anything else is read from it.
 async fn mesh(mut connection: Connection, io: Io) {
+    connection.detected().mesh.inc();
     let accepted = connection.worker.identity.accept(io, connection.peer).await;
     let (tls, identity, protocol) = match accepted {
         Ok(accepted) => accepted,
@@ -115,6 +119,14 @@ async fn mesh(mut connection: Connection, io: Io) {
 /// A peer outside the mesh that has spoken.
 async fn plaintext(connection: Connection, io: Io, verdict: Detected, protocol: Option<Protocol>) {
     let opaque = matches!(protocol, Some(Protocol::Tcp | Protocol::Tls));
+    let counts = connection.detected();
+    match verdict {
+        Detected::Http1 => &counts.http1,
+        Detected::Http2 => &counts.http2,
+        Detected::Tls => &counts.tls,
+        Detected::Opaque | Detected::NeedMore => &counts.opaque,
+    }
+    .inc();
     match verdict {
         Detected::Http1 if !opaque => http::serve_http1(Rc::new(connection), io).await,
         Detected::Http2 if !opaque => http::serve_http2(Rc::new(connection), io, App::Http2).await,
@@ -161,6 +173,10 @@ async fn refuse(connection: &Connection, io: Io, verdict: Detected) {
 }
 
 impl Connection {
+    fn detected(&self) -> &crate::metrics::Detect {
+        &self.worker.recorder.metrics().detect
+    }
+
     /// Counts a connection that is taken. Those in the clear are the ones that STRICT would refuse.
     fn taken(&self) {
         let counter = match &self.identity {

@@ -215,8 +215,6 @@ pub struct Detect {
     pub mesh: Counter,
     /// Neither.
     pub opaque: Counter,
-    /// Nothing came in time: counted as opaque.
-    pub timeout: Counter,
     /// Closed before the first byte.
     pub closed: Counter,
 }
@@ -226,7 +224,7 @@ impl Detect {
         let family = counters(
             registry,
             "hauberk_detect",
-            "Connections by what their first bytes are; timeout: nothing came in time; closed: nothing came at all",
+            "Connections by what their first bytes are; closed: nothing came at all, or not in time",
         );
         let of = |verdict| family.get_or_create_owned(&[("verdict", verdict)]);
         Self {
@@ -235,7 +233,6 @@ impl Detect {
             tls: of("tls"),
             mesh: of("mesh"),
             opaque: of("opaque"),
-            timeout: of("timeout"),
             closed: of("closed"),
         }
     }

@@ -20,7 +20,7 @@ use crate::{message, serve};
 
 const PEER: HeaderName = HeaderName::from_static(api::names::PEER_HEADER);
 /// A peer outside the mesh must have sent a whole head within this time; between two requests as well.
-const HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(75);
+pub(super) const HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(75);
 
 /// Serves HTTP/1.1 of a peer.
 pub async fn serve_http1(connection: Rc<Connection>, io: Io) {
