@@ -166,3 +166,41 @@ fn a_declared_connection_that_has_not_spoken_ends_with_the_drain() {
         assert_eq!(app.read(&mut [0; 8]).await.unwrap(), 0);
     });
 }
+
+#[test]
+fn draining_lets_the_streams_of_http2_finish_and_then_closes() {
+    run(async {
+        let (arrived, answer) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (arrives, told) = (Rc::clone(&arrived), Rc::clone(&answer));
+        tokio::task::spawn_local(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                arrives.notify_one();
+                let told = Rc::clone(&told);
+                tokio::task::spawn_local(async move {
+                    told.notified().await;
+                    respond.send_response(http::Response::new(()), true).unwrap();
+                });
+            }
+        });
+        let world = World::new(forward(None, &cluster(&[address], |_| {}), |_| {}));
+        let app = world.http2().await;
+        let mut asking = app.clone();
+        let get = request("GET", "http://reviews/", "");
+        let asked = tokio::task::spawn_local(async move { asking.send_request(get).await });
+        arrived.notified().await;
+        world.drain.enter(Phase::Closing);
+        tokio::task::yield_now().await;
+        assert_eq!(world.drain.open(), 1);
+        answer.notify_one();
+        assert_eq!(asked.await.unwrap().unwrap().status(), 200);
+        eventually("nothing is left, though the application keeps its side", || {
+            world.drain.open() == 0
+        })
+        .await;
+        drop(app);
+    });
+}

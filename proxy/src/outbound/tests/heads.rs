@@ -5,18 +5,20 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use crate::config::snapshot::Snapshot;
 use crate::testing::{SERVICE, Server, World, cluster, forward, ok, run};
 
-/// What comes back until the connection ends or says nothing more for a while.
+/// What comes back until the connection ends.
 async fn told(mut io: DuplexStream, bytes: &[u8]) -> String {
     // A peer that closes early is an answer as well.
     let _ = io.write_all(bytes).await;
     let mut got = Vec::new();
     let all = async { while matches!(io.read_buf(&mut got).await, Ok(n) if n > 0) {} };
-    let _ = tokio::time::timeout(std::time::Duration::from_millis(300), all).await;
-    String::from_utf8_lossy(&got).into_owned()
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(5), all).await;
+    let got = String::from_utf8_lossy(&got).into_owned();
+    assert!(ended.is_ok(), "stays open after {got:?}");
+    got
 }
 
 fn bad_heads() -> Vec<(&'static str, Vec<u8>)> {
-    let head = |lines: &str| format!("GET / HTTP/1.1\r\n{lines}\r\n").into_bytes();
+    let head = |lines: &str| format!("GET / HTTP/1.1\r\nconnection: close\r\n{lines}\r\n").into_bytes();
     let many: String = (0..300).map(|n| format!("x-{n}: 1\r\n")).collect();
     vec![
         ("two hosts", head("host: reviews\r\nhost: other\r\n")),
@@ -47,11 +49,11 @@ fn bad_heads() -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "a coding besides chunked",
-            b"POST / HTTP/1.1\r\nhost: reviews\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n".to_vec(),
+            b"POST / HTTP/1.1\r\nhost: reviews\r\ntransfer-encoding: gzip, chunked\r\nconnection: close\r\n\r\n0\r\n\r\n".to_vec(),
         ),
         (
             "codings in two lines",
-            b"POST / HTTP/1.1\r\nhost: reviews\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+            b"POST / HTTP/1.1\r\nhost: reviews\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\n"
                 .to_vec(),
         ),
         (
@@ -124,7 +126,7 @@ fn an_absolute_target_goes_in_origin_form_to_the_host_it_names() {
     run(async {
         let server = Server::start(|_, _| ok("")).await;
         let world = World::new(forward(None, &cluster(&[server.address], |_| {}), |_| {}));
-        let bytes = b"GET http://target:81/path?q HTTP/1.1\r\nhost: other\r\n\r\n";
+        let bytes = b"GET http://target:81/path?q HTTP/1.1\r\nhost: other\r\nconnection: close\r\n\r\n";
         let got = told(world.dial(SERVICE), bytes).await;
         assert!(got.starts_with("HTTP/1.1 200"), "{got}");
         let seen = &server.seen()[0];
@@ -151,7 +153,8 @@ fn requests_sent_ahead_are_answered_in_order() {
         let server = Server::start(|_, seen| ok(seen.line())).await;
         let world = World::new(forward(None, &cluster(&[server.address], |_| {}), |_| {}));
         let all: String = (0..3)
-            .map(|n| format!("GET /{n} HTTP/1.1\r\nhost: reviews\r\n\r\n"))
+            .map(|n| (n, if n == 2 { "connection: close\r\n" } else { "" }))
+            .map(|(n, last)| format!("GET /{n} HTTP/1.1\r\nhost: reviews\r\n{last}\r\n"))
             .collect();
         let got = told(world.dial(SERVICE), all.as_bytes()).await;
         let order: Vec<_> = (0..3).map(|n| got.find(&format!("GET /{n} ")).unwrap()).collect();

@@ -49,12 +49,15 @@ fn a_server_that_speaks_first_is_heard_and_remembered() {
             );
             let mut app = world.dial(SERVICE);
             let mut greeting = [0; 16];
-            let before = tokio::time::Instant::now();
-            app.read_exact(&mut greeting).await.unwrap();
-            assert_eq!(&greeting, b"220 mail ESMTP\r\n");
-            let waited = before.elapsed() >= std::time::Duration::from_millis(45);
-            assert_eq!(waited, !remembered, "the client's silence is waited for once");
+            if !remembered {
+                app.read_exact(&mut greeting).await.unwrap();
+            }
+            // Once remembered, nobody looks at what the client says, or waits for it.
             app.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+            if remembered {
+                app.read_exact(&mut greeting).await.unwrap();
+            }
+            assert_eq!(&greeting, b"220 mail ESMTP\r\n");
             app.shutdown().await.unwrap();
             let mut echoed = String::new();
             app.read_to_string(&mut echoed).await.unwrap();
@@ -101,7 +104,8 @@ fn a_silent_client_of_a_silent_server_is_passed_on_when_its_time_is_up() {
             |settings| settings.detect_timeout = std::time::Duration::from_millis(50),
         );
         let mut app = world.dial(SERVICE);
-        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        let detect = &world.worker.recorder.metrics().detect;
+        eventually("its time is up", || detect.opaque.get() == 1).await;
         app.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         let mut echoed = [0; 16];
         app.read_exact(&mut echoed).await.unwrap();

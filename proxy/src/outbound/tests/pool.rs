@@ -143,7 +143,7 @@ fn idle_connections_are_swept_and_those_of_a_retired_endpoint_at_once() {
             Server::start(|_, _| ok("")).await,
         );
         let short = cluster(&[idle.address], |spec| {
-            spec.timeouts.http_idle = Some(Duration::from_millis(30));
+            spec.timeouts.http_idle = Some(Duration::from_millis(400));
         });
         let long = cluster(&[retired.address], |_| {});
         let world = World::new(forward(None, &short, |_| {}));

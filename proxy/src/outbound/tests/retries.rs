@@ -116,7 +116,7 @@ fn a_try_that_takes_too_long_is_cancelled_and_made_elsewhere() {
         let cluster = cluster(&[slow.address, good.address], |_| {});
         let world = World::new(forward(None, &cluster, |f| {
             f.retry = gateway_errors(2);
-            f.retry.per_try_timeout = Some(Duration::from_millis(50));
+            f.retry.per_try_timeout = Some(Duration::from_millis(400));
         }));
         let mut app = world.http1().await;
         assert_eq!(ask(&mut app, request("POST", "/", "x")).await.body, "good");
@@ -157,7 +157,7 @@ fn a_response_that_does_not_end_within_the_timeout_is_cut_and_not_taken_for_whol
                 .await;
         let cluster = cluster(&[server.address], |_| {});
         let world = World::new(forward(None, &cluster, |f| {
-            f.timeout = Some(Duration::from_millis(60))
+            f.timeout = Some(Duration::from_millis(400))
         }));
         let mut app = world.http1().await;
         let response = app.send_request(request("GET", "/", "")).await.unwrap();

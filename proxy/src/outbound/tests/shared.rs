@@ -13,6 +13,8 @@ use crate::testing::{Got, World, cluster, eventually, forward, request, run};
 /// What a scripted endpoint does with a stream.
 pub(super) enum Then {
     Answer,
+    /// As a gRPC server that fails: the status comes last.
+    Trailers,
     Refuse,
     /// Waits for the stream to be reset.
     Hang,
@@ -75,6 +77,12 @@ async fn stream_of(log: Rc<Log>, mut respond: h2::server::SendResponse<Bytes>, t
         Then::Answer => {
             let mut body = respond.send_response(http::Response::new(()), false).unwrap();
             body.send_data("hello".into(), true).unwrap();
+        }
+        Then::Trailers => {
+            let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+            body.send_data("hello".into(), false).unwrap();
+            let trailers = [("grpc-status", "14")].map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()));
+            body.send_trailers(trailers.into_iter().collect()).unwrap();
         }
         Then::Refuse => respond.send_reset(h2::Reason::REFUSED_STREAM),
         Then::Hang => {
@@ -246,5 +254,27 @@ fn the_shared_connection_of_a_retired_endpoint_closes_when_unused() {
             .await
             .unwrap();
         assert_eq!(server.connections(), 2);
+    });
+}
+
+#[test]
+fn trailers_reach_the_application_and_the_metrics() {
+    run(async {
+        let server = Server2::start(|_| Then::Trailers).await;
+        let cluster = cluster(&[server.address], |_| {});
+        let world = World::new(forward(Some(api::Protocol::Grpc), &cluster, |_| {}));
+        let mut app = world.http2().await;
+        let mut asked = request("POST", "http://reviews/shop.Reviews/Get", "message");
+        let grpc = http::HeaderValue::from_static("application/grpc");
+        asked.headers_mut().insert("content-type", grpc);
+        asked
+            .headers_mut()
+            .insert("te", http::HeaderValue::from_static("trailers"));
+        let response = app.send_request(asked).await.unwrap();
+        let body = http_body_util::BodyExt::collect(response.into_body())
+            .await
+            .unwrap();
+        assert_eq!(body.trailers().unwrap()["grpc-status"], "14");
+        assert_eq!(cluster.live.metrics.grpc.get(14), 1);
     });
 }

@@ -1,12 +1,12 @@
 //! Requests that become streams, and bodies that wait to be asked for.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use crate::drain::Phase;
 use crate::io::Io;
@@ -145,13 +145,13 @@ const EXPECTS: &[u8] =
 #[test]
 fn a_body_waits_for_the_endpoints_100_continue() {
     run(async {
-        let asked = Rc::new(Cell::new(false));
-        let seen = Rc::clone(&asked);
+        let (arrived, go_on) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+        let (arrives, told) = (Rc::clone(&arrived), Rc::clone(&go_on));
         let address = endpoint(move |mut stream| async move {
             let got = head(&mut stream).await;
             assert!(got.contains("expect: 100-continue"), "{got}");
-            seen.set(true);
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            arrives.notify_one();
+            told.notified().await;
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
             let mut body = [0; 5];
             stream.read_exact(&mut body).await.unwrap();
@@ -165,13 +165,14 @@ fn a_body_waits_for_the_endpoints_100_continue() {
         let world = World::new(forward(None, &cluster(&[address], |_| {}), |_| {}));
         let mut app = world.dial(SERVICE);
         app.write_all(EXPECTS).await.unwrap();
-        eventually("the endpoint is asked", || asked.get()).await;
+        arrived.notified().await;
         let early = tokio::time::timeout(Duration::from_millis(30), app.read_u8()).await;
         assert!(early.is_err(), "nobody but the endpoint says go on");
         let before = tokio::time::Instant::now();
+        go_on.notify_one();
         assert!(head(&mut app).await.starts_with("HTTP/1.1 100"));
         assert!(
-            before.elapsed() < Duration::from_millis(500),
+            before.elapsed() < Duration::from_millis(900),
             "as soon as it said so"
         );
         app.write_all(b"hello").await.unwrap();
