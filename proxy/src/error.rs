@@ -126,9 +126,6 @@ pub enum Error {
     /// Plaintext where mutual TLS is required.
     #[error("plaintext refused: this workload takes mutual TLS only (PeerAuthentication STRICT)")]
     PlaintextRefused,
-    /// The proxy is draining.
-    #[error("the proxy is shutting down")]
-    Draining,
 }
 
 /// Whose fault an error is.
@@ -163,8 +160,7 @@ impl Error {
             | Self::BreakerOpen { .. }
             | Self::Overflow { .. }
             | Self::NotMeshed { .. }
-            | Self::NoCertificate
-            | Self::Draining => Fault::Mesh,
+            | Self::NoCertificate => Fault::Mesh,
         }
     }
 
@@ -190,8 +186,7 @@ impl Error {
             | Self::Timeout
             | Self::BadRequest { .. }
             | Self::Downstream { .. }
-            | Self::PlaintextRefused
-            | Self::Draining => false,
+            | Self::PlaintextRefused => false,
         }
     }
 
@@ -214,8 +209,7 @@ impl Error {
             | Self::Tls { .. }
             | Self::NoCertificate
             | Self::NotSent { .. }
-            | Self::RefusedStream { .. }
-            | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::RefusedStream { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -259,7 +253,6 @@ impl Error {
             Self::BadRequest { .. } => "bad_request",
             Self::Downstream { .. } => "downstream",
             Self::PlaintextRefused => "plaintext_refused",
-            Self::Draining => "draining",
         }
     }
 }

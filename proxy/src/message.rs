@@ -343,7 +343,6 @@ mod tests {
             (Error::ConnectTimeout { endpoint }, true),
             (Error::RefusedStream { endpoint }, false),
             (Error::Timeout, false),
-            (Error::Draining, false),
         ] {
             for grpc in [false, true] {
                 let mut answer = error_response(&error, grpc);

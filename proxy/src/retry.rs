@@ -178,8 +178,7 @@ fn failure(policy: &api::Retry, error: &Error, pooled: bool, idempotent: bool) -
         | Error::Timeout
         | Error::BadRequest { .. }
         | Error::Downstream { .. }
-        | Error::PlaintextRefused
-        | Error::Draining => return None,
+        | Error::PlaintextRefused => return None,
     };
     let covers = |condition: &RetryCondition| match condition {
         RetryCondition::Reset | RetryCondition::ServerError | RetryCondition::GatewayError => true,

@@ -45,8 +45,8 @@ fn line() -> Line {
         tries: 2,
         status: 503,
         grpc_status: None,
-        flag: Some("draining"),
-        error: Some(Error::Draining),
+        flag: Some("no_certificate"),
+        error: Some(Error::NoCertificate),
         reason: None,
         bytes_received: 3,
         bytes_sent: 4,
@@ -70,8 +70,8 @@ fn a_line_of_words_can_be_read_and_split() {
     let text = written(settings::AccessLog::Text, vec![line()]);
     let expected = "time=2027-01-15T08:00:00.248Z direction=outbound protocol=http1 downstream=10.0.0.9:41000 \
                     peer=spiffe://cluster.local/ns/shop/sa/web dialled=10.96.0.1:80 method=GET \
-                    authority=reviews:80 path=/a?b=c flag=draining \
-                    reason=\"the proxy is shutting down\" status=503 tries=2 bytes_received=3 bytes_sent=4 \
+                    authority=reviews:80 path=/a?b=c flag=no_certificate \
+                    reason=\"this proxy holds no certificate yet\" status=503 tries=2 bytes_received=3 bytes_sent=4 \
                     snapshot=7 duration_ms=1.250\n";
     assert_eq!(text, expected);
 }

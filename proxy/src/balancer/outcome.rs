@@ -74,8 +74,7 @@ impl Outcome {
             | Error::NoCertificate
             | Error::BadRequest { .. }
             | Error::Downstream { .. }
-            | Error::PlaintextRefused
-            | Error::Draining => Self::Neutral,
+            | Error::PlaintextRefused => Self::Neutral,
         }
     }
 }
@@ -153,7 +152,6 @@ mod tests {
             (Error::NotSent { endpoint }, Outcome::Neutral),
             (Error::RefusedStream { endpoint }, Outcome::Neutral),
             (Error::NoCertificate, Outcome::Neutral),
-            (Error::Draining, Outcome::Neutral),
         ];
         for (error, expected) in table {
             assert_eq!(Outcome::of_error(&error), expected, "{error}");

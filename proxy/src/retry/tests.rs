@@ -109,7 +109,6 @@ async fn errors() -> Vec<(&'static str, Error)> {
         ("not meshed", Error::NotMeshed { endpoint }),
         ("no certificate", Error::NoCertificate),
         ("bad request", Error::BadRequest { problem: "x" }),
-        ("draining", Error::Draining),
     ]
 }
 
