@@ -51,7 +51,7 @@ if [ -n "$packages" ]; then
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then
-    echo "setup: missing: cargo; remedy: install Rust from https://rustup.rs" >&2
+    echo "setup: missing: cargo; remedy: install Rust with rustup" >&2
     exit 1
 fi
 if ! version=$(cargo --version 2>&1); then

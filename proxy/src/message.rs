@@ -225,6 +225,10 @@ pub fn error_response(error: &Error, grpc: bool) -> Response<Bytes> {
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     headers.insert(REASON, flag);
+    if let Error::BadRequest { .. } = error {
+        // Where a message could be read in two ways, so could what follows it.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if error.status() == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -365,6 +369,11 @@ mod tests {
         let grpc = error_response(&error, true);
         assert_eq!(grpc.status(), 200);
         assert_eq!(grpc.headers()["grpc-status"], "14");
+        let bad = error_response(&Error::BadRequest { problem: "two hosts" }, false);
+        assert_eq!(
+            (bad.status().as_u16(), &bad.headers()["connection"]),
+            (400, &HeaderValue::from_static("close"))
+        );
     }
 
     #[test]
