@@ -17,7 +17,7 @@ use crate::access_log::AccessLog;
 use crate::balancer::{Pick, Settled};
 use crate::config::Handle;
 use crate::config::snapshot::{Cluster, Endpoint};
-use crate::drain::{Drain, Phase};
+use crate::drain::Drain;
 use crate::identity::Identity;
 use crate::listener::{Accepted, Listener};
 use crate::metrics::Metrics;
@@ -277,13 +277,5 @@ async fn take<F: Future<Output = ()> + 'static>(
             tracing::warn!(%error, "accepting failed; going on");
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
-    }
-}
-
-impl Worker {
-    /// Whether connections must finish.
-    #[must_use]
-    pub fn is_closing(&self) -> bool {
-        self.drain.phase() == Phase::Closing
     }
 }
