@@ -1,0 +1,3 @@
+//! The command line of Hauberk's users.
+
+fn main() {}
