@@ -47,6 +47,9 @@ pub(crate) struct Options {
     /// Print JSON lines rather than a table.
     #[arg(long)]
     json: bool,
+    /// End with a failure when a call failed.
+    #[arg(long)]
+    strict: bool,
 }
 
 /// Makes the calls and prints what became of them.
@@ -63,6 +66,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         http2,
         fresh,
         json,
+        strict,
     } = options;
     let mut call = Call::get(&url);
     if let Some(host) = host {
@@ -113,6 +117,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         println!("{}", report.summary());
     } else {
         println!("{:#}", report.summary());
+    }
+    if strict && report.errors() > 0 {
+        bail!("{} of {} calls failed", report.errors(), report.total());
     }
     Ok(())
 }

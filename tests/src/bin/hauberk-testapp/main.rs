@@ -4,6 +4,7 @@
 //! whoever reaches it.
 
 mod accept;
+mod client;
 mod control;
 mod grpc;
 mod http;
@@ -51,6 +52,8 @@ enum Command {
     },
     /// Make many calls and print what became of them.
     Load(load::Options),
+    /// Call others when told to.
+    Client(client::Options),
 }
 
 /// What all servers have in common.
@@ -109,6 +112,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 .await
             }
             Command::Load(options) => load::run(options).await,
+            Command::Client(options) => client::run(options).await,
         }
     })
 }
