@@ -3,6 +3,8 @@
 
 pub mod settings;
 
+pub mod kubernetes;
+
 pub mod source;
 pub mod state;
 

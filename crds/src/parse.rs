@@ -72,6 +72,34 @@ impl fmt::Display for ParseError {
     }
 }
 
+/// Why an object that an API server serves could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field, such as `spec.http[0].route[1].weight`; `None` where it is the object as a whole.
+    pub field: Option<String>,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// Reads one object of a known kind from JSON, as an API server serves it: with the same checks as a document of a
+/// text. The items of a list come without `apiVersion` and `kind`, so those are taken as given.
+///
+/// # Errors
+/// When it is no such object, with the first field that does not fit.
+pub fn served(kind: crate::Kind, mut value: Value) -> Result<Object, FieldError> {
+    if let Value::Object(map) = &mut value {
+        map.insert("apiVersion".to_owned(), kind.api_version().into());
+        map.insert("kind".to_owned(), kind.name().into());
+    }
+    let error = |Problem { path, message }| FieldError {
+        field: (!path.is_empty()).then(|| display(&path)),
+        message,
+    };
+    let read = decode::object(value).map_err(error)?;
+    // Only a ServiceAccount is read as nothing, and that is no kind of ours.
+    read.ok_or_else(|| error(Problem::new(vec![], "is of no kind that is known here")))
+}
+
 /// Reads every document of a text: one result for each object, in order. Documents without content and
 /// ServiceAccounts give none.
 pub fn parse(text: &str) -> Vec<Result<Object, ParseError>> {

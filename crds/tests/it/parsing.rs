@@ -329,3 +329,45 @@ fn an_error_is_one_printable_line() {
         }
     }
 }
+
+#[test]
+fn an_object_that_a_server_serves_is_read_with_the_same_checks() {
+    use crds::{Kind, parse::served};
+    let read = |kind, text: &str| served(kind, serde_json::from_str(text).unwrap());
+    let service = read(
+        Kind::Service,
+        r#"{"metadata": {"name": "a", "namespace": "b"}, "spec": {"new": 1}}"#,
+    );
+    assert_eq!(service.unwrap().key().to_string(), "Service b/a");
+    for (kind, text, field, says) in [
+        (
+            Kind::DestinationRule,
+            r#"{"metadata": {"name": "a"}, "spec": {"host": 5}}"#,
+            "spec.host",
+            "must be a string",
+        ),
+        (
+            Kind::DestinationRule,
+            r#"{"metadata": {"name": "a"}, "spec": "x"}"#,
+            "spec",
+            "must be an object",
+        ),
+        (
+            Kind::VirtualService,
+            r#"{"metadata": {"name": "a"}, "spec": {"hosts": ["a"], "htp": []}}"#,
+            "spec.htp",
+            "did you mean `http`?",
+        ),
+        (
+            Kind::Pod,
+            r#"{"metadata": {"name": "a"}, "spec": {"containers": 5}}"#,
+            "spec.containers",
+            "must be a list",
+        ),
+    ] {
+        let error = read(kind, text).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some(field), "{error:?}");
+        assert!(error.message.contains(says), "{error:?}");
+    }
+    assert_eq!(read(Kind::Pod, "[]").unwrap_err().field, None);
+}
