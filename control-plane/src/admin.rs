@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::authority::Authority;
 use crate::metrics::Metrics;
 use crate::push::HubHandle;
+use crate::source::{Feed, Unreadable};
 use crate::state::World;
 use crate::status::{self, FileProblem, ObjectFacts, Status};
 
@@ -31,8 +32,12 @@ pub struct SourceReport {
     pub loaded: bool,
     /// When something changed last.
     pub changed: Option<Instant>,
-    /// Files that could not be read as objects.
+    /// Files and objects that could not be read.
     pub problems: Vec<FileProblem>,
+    /// Of these, the objects of Kubernetes, for their status.
+    pub unreadable: Vec<Unreadable>,
+    /// How each kind is followed; `None` for a source that has nothing to follow.
+    pub feeds: Option<watch::Receiver<Vec<Feed>>>,
     /// Everything that could be read.
     pub world: Arc<World>,
 }
@@ -84,6 +89,12 @@ impl Admin {
         metrics
             .problems
             .set(i64::try_from(source.problems.len()).unwrap_or(i64::MAX));
+        for feed in source.feeds.iter().flat_map(|feeds| feeds.borrow().clone()) {
+            let failing = feed
+                .failing
+                .map_or(0.0, |failing| failing.since.elapsed().as_secs_f64());
+            metrics.failing(feed.kind).set(failing);
+        }
     }
 
     async fn status(&self) -> Option<Status> {

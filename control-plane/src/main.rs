@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use control_plane::admin::{self, Admin, SourceReport};
 use control_plane::authority::{self, Authority, AuthoritySettings, ServerIdentity, Step};
-use control_plane::metrics::Metrics;
+use control_plane::metrics::{Metrics, SourceMetrics};
 use control_plane::push::{Compiler, Hub, HubHandle};
 use control_plane::session::Server;
-use control_plane::settings::{self, Command, Format, Run, SettingsError};
-use control_plane::source::directory;
+use control_plane::settings::{self, Command, Format, Run, SettingsError, SourceSettings};
+use control_plane::source::{self, directory};
 use control_plane::state::World;
-use control_plane::status::{self, FileProblem};
+use control_plane::status;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -121,9 +121,23 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 async fn run(settings: Run) -> anyhow::Result<()> {
     let started = Instant::now();
     let metrics = Metrics::new();
-    let authority = Authority::open(settings.authority.clone(), metrics.authority.clone())?;
+    let SourceSettings::Directory {
+        config_dir,
+        state_dir,
+    } = settings.source
+    else {
+        anyhow::bail!(
+            "source: `kubernetes` needs an authority that keeps its roots in a Secret, which this build does not have: use `directory`"
+        );
+    };
+    let authority = AuthoritySettings {
+        state_dir,
+        trust_domain: settings.trust_domain.clone(),
+        lifetime: settings.certificate_lifetime,
+    };
+    let authority = Authority::open(authority, metrics.authority.clone())?;
     let identity = ServerIdentity::new(&authority)?;
-    let world = Arc::new(World::new(&settings.authority.trust_domain));
+    let world = Arc::new(World::new(&settings.trust_domain));
     let (hub, running) = Hub::new(
         Compiler::of_world(),
         world.clone(),
@@ -143,11 +157,11 @@ async fn run(settings: Run) -> anyhow::Result<()> {
         anyhow::bail!("the hub has stopped")
     });
     parts.spawn(watch_authority(authority.clone(), identity.clone(), hub.clone()));
-    parts.spawn(follow_source(
-        settings.config_dir,
+    parts.spawn(follow_directory(
+        config_dir,
         report,
         hub.clone(),
-        metrics.clone(),
+        metrics.source.clone(),
     ));
 
     let view = Admin {
@@ -210,48 +224,16 @@ async fn watch_authority(
     Ok(())
 }
 
-/// From files to the world, and from there to the hub.
-async fn follow_source(
+async fn follow_directory(
     config_dir: PathBuf,
     report: watch::Sender<SourceReport>,
     hub: HubHandle,
-    metrics: Metrics,
+    metrics: SourceMetrics,
 ) -> anyhow::Result<()> {
-    let (first, mut batches) = directory::watch(&config_dir, directory::Options::default())
+    let (first, batches) = directory::watch(&config_dir, directory::Options::default())
         .await
         .context("config-dir")?;
-    let mut next = Some(first);
-    while let Some(batch) = next {
-        let (world, touched) = report.borrow().world.apply(batch.changes);
-        let problems: Vec<FileProblem> = batch.problems.into_iter().map(Into::into).collect();
-        for FileProblem { file, problem } in &problems {
-            if !report
-                .borrow()
-                .problems
-                .iter()
-                .any(|known| known.file == *file && known.problem == *problem)
-            {
-                tracing::warn!(file, problem, "a file cannot be read as objects");
-            }
-        }
-        tracing::debug!(
-            touched = touched.len(),
-            problems = problems.len(),
-            "the source has changed"
-        );
-        metrics.source.count_change();
-        hub.world_changed(world.clone(), touched).await;
-        if !report.borrow().loaded {
-            tracing::info!(folder = %config_dir.display(), "the source is loaded");
-        }
-        report.send_replace(SourceReport {
-            loaded: true,
-            changed: Some(Instant::now()),
-            problems,
-            world,
-        });
-        next = batches.recv().await;
-    }
+    source::follow(Some(first), batches, report, hub, metrics).await;
     anyhow::bail!("config-dir: watching {} has ended", config_dir.display())
 }
 

@@ -56,6 +56,11 @@ struct ResultLabel {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ObjectKindLabel {
+    kind: &'static str,
+}
+
 /// One handle for each kind of resource, fetched once.
 #[derive(Debug, Clone)]
 pub(crate) struct PerKind<M> {
@@ -239,12 +244,19 @@ pub struct SourceMetrics {
     pub(crate) rejected: Gauge,
     pub(crate) problems: Gauge,
     changes: Counter,
+    failing: Family<ObjectKindLabel, Gauge<f64, AtomicU64>>,
 }
 
 impl SourceMetrics {
     /// The source reported a change.
     pub fn count_change(&self) {
         self.changes.inc();
+    }
+
+    /// For how long a kind of object has not been followed.
+    pub(crate) fn failing(&self, kind: crds::Kind) -> Gauge<f64, AtomicU64> {
+        self.failing
+            .get_or_create_owned(&ObjectKindLabel { kind: kind.name() })
     }
 
     fn register(registry: &mut Registry) -> Self {
@@ -254,17 +266,23 @@ impl SourceMetrics {
             rejected: objects.get_or_create_owned(&ResultLabel { result: "rejected" }),
             problems: Gauge::default(),
             changes: Counter::default(),
+            failing: Family::default(),
         };
         registry.register("objects", "Objects of the source, accepted or rejected", objects);
         registry.register(
             "source_problems",
-            "Files of the source that could not be read as objects",
+            "Files and objects of the source that cannot be read",
             metrics.problems.clone(),
         );
         registry.register(
             "source_changes",
             "Changes of the world that the source reported",
             metrics.changes.clone(),
+        );
+        registry.register(
+            "source_stale_seconds",
+            "For how long a kind of object has not been followed in Kubernetes; 0 while it is",
+            metrics.failing.clone(),
         );
         metrics
     }

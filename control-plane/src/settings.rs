@@ -16,6 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
 use crate::authority::AuthoritySettings;
 use table::{CommandName, Setting, TABLE};
+use value::SourceName;
 
 /// What the binary is asked to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,10 +34,12 @@ pub enum Command {
 /// Settings of `run`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// The folder whose objects are watched.
-    pub config_dir: PathBuf,
-    /// Settings of the authority.
-    pub authority: AuthoritySettings,
+    /// Where objects come from, and with that where the operator keeps its own state.
+    pub source: SourceSettings,
+    /// Trust domain of every identity.
+    pub trust_domain: String,
+    /// Lifetime of workloads' certificates.
+    pub certificate_lifetime: Duration,
     /// Address on which proxies are served.
     pub listen: SocketAddr,
     /// Address of health, metrics and status.
@@ -45,6 +48,25 @@ pub struct Run {
     pub log: String,
     /// Form of the log.
     pub log_format: Format,
+}
+
+/// Where objects come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceSettings {
+    /// A folder of YAML files.
+    Directory {
+        /// The folder whose objects are watched.
+        config_dir: PathBuf,
+        /// Where roots and keys are kept.
+        state_dir: PathBuf,
+    },
+    /// The API server of the cluster that the operator runs in, or that KUBECONFIG names. Roots and keys are kept there.
+    Kubernetes {
+        /// Name of the operator's pod: its identity in the election of the replica that writes.
+        pod: String,
+        /// Namespace of the operator's pod.
+        namespace: String,
+    },
 }
 
 /// Settings of `token`.
@@ -177,10 +199,27 @@ fn read_from(
 }
 
 fn run(values: &Values) -> Result<Run, SettingsError> {
-    values.get("source", value::source)?;
+    let source = match values.get("source", value::source)? {
+        SourceName::Directory => SourceSettings::Directory {
+            config_dir: values.get("config-dir", value::path)?,
+            state_dir: values.get("state-dir", value::path)?,
+        },
+        SourceName::Kubernetes => {
+            values.refuse("config-dir", "is read by the source `directory` only: remove it")?;
+            values.refuse(
+                "state-dir",
+                "is used by the source `directory` only, for with `kubernetes` roots and keys are in a Secret: remove it",
+            )?;
+            SourceSettings::Kubernetes {
+                pod: values.get("pod", value::name)?,
+                namespace: values.get("namespace", value::name)?,
+            }
+        }
+    };
     Ok(Run {
-        config_dir: values.get("config-dir", value::path)?,
-        authority: authority(values)?,
+        source,
+        trust_domain: values.get("trust-domain", value::trust_domain)?,
+        certificate_lifetime: values.get("certificate-lifetime", value::certificate_lifetime)?,
         listen: values.get("listen", value::address)?,
         admin: values.get("admin", value::address)?,
         log: values.get("log", value::log)?,
@@ -313,6 +352,20 @@ struct Values {
 }
 
 impl Values {
+    /// Refuses a setting that would have no effect.
+    fn refuse(&self, name: &'static str, problem: &str) -> Result<(), SettingsError> {
+        match self.values.get(name) {
+            // A file may serve several commands, and so both sources.
+            None | Some((_, Origin::Default | Origin::File(_))) => Ok(()),
+            Some((value, origin)) => Err(SettingsError::Value {
+                name,
+                value: value.clone(),
+                origin: origin.to_string(),
+                problem: problem.to_owned(),
+            }),
+        }
+    }
+
     fn get<T>(
         &self,
         name: &'static str,

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
+use crate::source::{Failing, Feed};
 
 /// A hub that takes longer than this for one event does not work any more.
 const HUB: Duration = Duration::from_secs(5);
@@ -123,17 +124,48 @@ pub(crate) async fn examine(admin: &Admin) -> Health {
 
 fn source(admin: &Admin) -> Dependency {
     let report = admin.source.borrow().clone();
-    let (status, detail) = match (report.loaded, report.problems.len()) {
-        (false, _) => (Standing::Starting, "not everything has been read yet".to_owned()),
-        (true, 0) => (Standing::Ok, "everything is read".to_owned()),
-        (true, n) => (
-            Standing::Degraded,
-            format!("{n} files cannot be read as objects; /status lists them"),
-        ),
-    };
+    let feeds = report
+        .feeds
+        .map(|feeds| feeds.borrow().clone())
+        .unwrap_or_default();
+    let (status, detail) = standing(report.loaded, report.problems.len(), &feeds);
     Dependency {
         last_change_seconds: report.changed.map(|at| at.elapsed().as_secs()),
         ..Dependency::new("source", status, detail)
+    }
+}
+
+/// What was read once stays in force, so a source that cannot be followed is no reason to serve nobody.
+fn standing(loaded: bool, problems: usize, feeds: &[Feed]) -> (Standing, String) {
+    let mut details: Vec<String> = feeds
+        .iter()
+        .filter_map(|feed| Some((feed.kind, feed.failing.as_ref()?)))
+        .map(|(kind, Failing { since, problem })| {
+            let seconds = since.elapsed().as_secs();
+            format!("{kind} is stale since {seconds} s: {problem}")
+        })
+        .collect();
+    if !loaded {
+        let missing: Vec<_> = feeds
+            .iter()
+            .filter(|f| !f.listed)
+            .map(|f| f.kind.name())
+            .collect();
+        let missing = match missing.is_empty() {
+            true => String::new(),
+            false => format!(": {} is missing", missing.join(", ")),
+        };
+        details.insert(0, format!("not everything has been read yet{missing}"));
+        return (Standing::Starting, details.join("; "));
+    }
+    if problems > 0 {
+        details.push(format!(
+            "{problems} files or objects cannot be read; /status lists them"
+        ));
+    }
+    match details.is_empty() {
+        true => (Standing::Ok, "everything is read".to_owned()),
+        false => (Standing::Degraded, details.join("; ")),
     }
 }
 
@@ -236,6 +268,59 @@ mod tests {
         assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    1024 kB\n"), Some(1 << 20));
         for bad in ["", "x", "1 (a", "1 (a) S 1 2", "VmRSS: many kB"] {
             assert_eq!((cpu_seconds(bad), resident_bytes(bad)), (None, None), "{bad}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stale_source_is_told_and_does_not_end_readiness() {
+        use crds::Kind::{Pod, VirtualService};
+        let feed = |kind, listed, problem: Option<&str>| Feed {
+            kind,
+            listed,
+            heard: None,
+            failing: problem.map(|problem| Failing {
+                since: tokio::time::Instant::now(),
+                problem: problem.to_owned(),
+            }),
+        };
+        let bad = feed(VirtualService, false, Some("not installed"));
+        let feeds = [feed(Pod, true, None), bad];
+        tokio::time::advance(Duration::from_secs(7)).await;
+        for (loaded, problems, feeds, status, says) in [
+            (true, 0, &feeds[..1], Standing::Ok, vec!["everything is read"]),
+            (
+                true,
+                2,
+                &feeds[..1],
+                Standing::Degraded,
+                vec!["2 files or objects"],
+            ),
+            (
+                true,
+                0,
+                &feeds,
+                Standing::Degraded,
+                vec!["VirtualService is stale since 7 s", "not installed"],
+            ),
+            (
+                false,
+                0,
+                &feeds,
+                Standing::Starting,
+                vec!["yet: VirtualService is missing", "not installed"],
+            ),
+            (
+                false,
+                0,
+                &[],
+                Standing::Starting,
+                vec!["not everything has been read yet"],
+            ),
+        ] {
+            let (found, detail) = standing(loaded, problems, feeds);
+            assert_eq!(found, status, "{detail}");
+            assert!(says.iter().all(|part| detail.contains(part)), "{detail}");
+            assert!(found <= Standing::Degraded || !loaded);
         }
     }
 

@@ -80,11 +80,13 @@ const fn setting(
 #[rustfmt::skip]
 pub(crate) const TABLE: [Setting; 14] = [
     setting("source", "SOURCE", Some("directory"), &[Run],
-        "Where objects come from: `directory`, a folder of YAML files that is watched"),
+        "Where objects come from: `directory`, a folder of YAML files that is watched, or `kubernetes`, the API server of \
+         the cluster around the operator, or the one that KUBECONFIG names"),
     setting("config-dir", "DIR", None, &[Run],
-        "The folder that the source `directory` watches"),
+        "The folder that the source `directory` watches; not used with `kubernetes`"),
     setting("state-dir", "DIR", None, &[Run, Token, RotateRoot],
-        "Where roots and keys are kept; it must survive restarts, and only the operator may read it"),
+        "Where roots and keys are kept; it must survive restarts, and only the operator may read it; not used with the \
+         source `kubernetes`, which keeps them in a Secret"),
     setting("listen", "ADDRESS", Some("0.0.0.0:15010"), &[Run],
         "Address on which proxies are served"),
     setting("admin", "ADDRESS", Some("0.0.0.0:15020"), &[Run, Status],
@@ -98,12 +100,13 @@ pub(crate) const TABLE: [Setting; 14] = [
          RUST_LOG counts where this is not set"),
     setting("log-format", "FORMAT", Some("text"), &[Run],
         "`text`, or `json` with one object a line"),
-    setting("namespace", "NAMESPACE", None, &[Token],
-        "Namespace of the pod"),
+    setting("namespace", "NAMESPACE", None, &[Run, Token],
+        "Namespace of the pod: that of the token, or (command run, source `kubernetes`) the operator's own"),
     setting("service-account", "NAME", None, &[Token],
         "Service account of the pod"),
-    setting("pod", "NAME", None, &[Token],
-        "Name of the pod"),
+    setting("pod", "NAME", None, &[Run, Token],
+        "Name of the pod: that of the token, or (command run, source `kubernetes`) the operator's own, by which the \
+         replicas elect the one that writes"),
     setting("lifetime", "TIME", Some("24h"), &[Token],
         "How long the token is good, 1s to 87600h"),
     setting("output", "FORMAT", Some("text"), &[Status],

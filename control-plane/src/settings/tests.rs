@@ -43,8 +43,8 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file_and_that_over_the_def
     assert_eq!(run.listen, "127.0.0.1:3".parse().unwrap());
     assert_eq!(run.admin, "127.0.0.1:2".parse().unwrap());
     assert_eq!(run.log, "debug");
-    assert_eq!(run.authority.trust_domain, "cluster.local");
-    assert_eq!(run.authority.lifetime, Duration::from_secs(86400));
+    assert_eq!(run.trust_domain, "cluster.local");
+    assert_eq!(run.certificate_lifetime, Duration::from_secs(86400));
 }
 
 #[test]
@@ -74,7 +74,16 @@ fn a_wrong_value_is_refused_with_its_name_its_origin_and_the_remedy() {
             vec![],
             vec!["certificate-lifetime", "\"24\"", path, "`24h`"],
         ),
-        (vec!["--source", "etcd"], vec![], vec!["source", "`directory`"]),
+        (
+            vec!["--source", "etcd"],
+            vec![],
+            vec!["source", "`directory` or `kubernetes`"],
+        ),
+        (
+            vec!["--source", "kubernetes"],
+            vec![],
+            vec!["config-dir", "the flag", "remove it"],
+        ),
         (vec!["--log", "a=b=c"], vec![], vec!["log", "filter"]),
     ] {
         let mut args = RUN.to_vec();
@@ -92,6 +101,47 @@ fn what_must_be_said_is_asked_for_by_every_name_it_has() {
     for part in ["--state-dir", "HAUBERK_STATE_DIR", "`state-dir`"] {
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn each_source_asks_for_its_own_settings() {
+    let run = run_settings(&RUN, &[]);
+    let directory = SourceSettings::Directory {
+        config_dir: "/config".into(),
+        state_dir: "/state".into(),
+    };
+    assert_eq!(run.source, directory);
+    let kubernetes = ["run", "--source", "kubernetes"];
+    let pod = ("HAUBERK_POD", "operator-0");
+    let both = [pod, ("HAUBERK_NAMESPACE", "hauberk-system")];
+    let expected = SourceSettings::Kubernetes {
+        pod: "operator-0".to_owned(),
+        namespace: "hauberk-system".to_owned(),
+    };
+    assert_eq!(run_settings(&kubernetes, &both).source, expected);
+    for (env, says) in [(&[][..], "--pod"), (&[pod], "--namespace")] {
+        let error = read(&kubernetes, env).unwrap_err().to_string();
+        assert!(
+            error.contains(says) && error.contains("the operator's own"),
+            "{error}"
+        );
+    }
+    let wrong = [pod, both[1], ("HAUBERK_STATE_DIR", "/s")];
+    let error = read(&kubernetes, &wrong).unwrap_err().to_string();
+    assert!(error.contains("state-dir") && error.contains("Secret"), "{error}");
+    let file = file("state-dir: /s\nconfig-dir: /c\n");
+    let args = [
+        "run",
+        "--source",
+        "kubernetes",
+        "--settings",
+        file.path().to_str().unwrap(),
+    ];
+    assert_eq!(
+        run_settings(&args, &both).source,
+        expected,
+        "a file may serve other commands too"
+    );
 }
 
 #[test]

@@ -19,10 +19,18 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "is not an address with a port, such as 0.0.0.0:15010 or [::]:15010".to_owned())
 }
 
-pub(crate) fn source(text: &str) -> Result<(), String> {
+/// A source by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SourceName {
+    Directory,
+    Kubernetes,
+}
+
+pub(crate) fn source(text: &str) -> Result<SourceName, String> {
     match text {
-        "directory" => Ok(()),
-        _ => Err("is no source of this build: use `directory`".to_owned()),
+        "directory" => Ok(SourceName::Directory),
+        "kubernetes" => Ok(SourceName::Kubernetes),
+        _ => Err("is no source: use `directory` or `kubernetes`".to_owned()),
     }
 }
 
