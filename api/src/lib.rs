@@ -19,6 +19,7 @@ mod name;
 mod protocol;
 mod resource;
 mod route;
+mod skip;
 mod spiffe;
 mod trust;
 
@@ -37,5 +38,6 @@ pub use route::{
     Action, DirectResponse, Forward, HeaderChanges, HttpMatch, HttpRule, NamedMatch, Pattern, Redirect,
     Retry, RetryCondition, Rewrite, Route, Split, StringMatch, TcpRule, WeightedCluster,
 };
+pub use skip::{Networks, Ports, SkipListError};
 pub use spiffe::SpiffeId;
 pub use trust::TrustBundle;

@@ -14,10 +14,10 @@ mod nft;
 mod plan;
 mod probe;
 mod report;
-mod skip;
 
 use std::fs;
 
+pub use api::{Networks, Ports};
 use clap::{Args, ValueEnum};
 
 use self::{
@@ -27,7 +27,6 @@ use self::{
 pub use self::{
     probe::Verified,
     report::{InterceptionError, Report},
-    skip::{Networks, Ports, SkipListError},
 };
 
 const PROXY_UID: u32 = 1337;

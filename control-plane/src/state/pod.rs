@@ -12,7 +12,7 @@ use super::age::Age;
 use super::host::ObjectName;
 
 /// Annotation of a pod with its share of traffic, relative to the other endpoints of its Service.
-pub const WEIGHT_ANNOTATION: &str = "hauberk.dev/weight";
+pub const WEIGHT_ANNOTATION: &str = api::names::WEIGHT_ANNOTATION;
 
 /// The highest weight of an endpoint.
 pub const MAX_WEIGHT: u32 = 1000;

@@ -12,10 +12,9 @@
 
 use std::net::SocketAddr;
 
-use super::{
-    InitArgs, InterceptionError,
-    skip::{Networks, Ports},
-};
+use api::{Networks, Ports};
+
+use super::{InitArgs, InterceptionError};
 
 /// The rules for connections the pod opens and for connections it receives, each in order of evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Lists of ports and networks that interception leaves alone, as written in flags and pod annotations.
 //!
-//! Called by clap while it parses `hauberk-proxy init`, and by whoever wants to check an annotation before a pod
-//! starts. Lists are sorted and merged here, because nft refuses a set whose intervals overlap. Nothing here looks
+//! Called by clap while it parses `hauberk-proxy init`, and by injection, which checks a pod's annotations with it, so
+//! that no list is accepted there and refused when the pod starts. Lists are sorted and merged here, because nft refuses a set whose intervals overlap. Nothing here looks
 //! at the machine.
 
 use std::{
@@ -49,16 +49,19 @@ pub enum SkipListError {
 
 impl Ports {
     /// The ranges, ascending, with at least one port between any two of them.
+    #[must_use]
     pub fn ranges(&self) -> &[RangeInclusive<u16>] {
         &self.0
     }
 
     /// Whether nothing is listed.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether `port` is listed.
+    #[must_use]
     pub fn contains(&self, port: u16) -> bool {
         self.0.iter().any(|range| range.contains(&port))
     }
@@ -110,16 +113,19 @@ impl fmt::Display for Ports {
 
 impl Networks {
     /// The networks of both families.
+    #[must_use]
     pub fn as_slice(&self) -> &[IpNet] {
         &self.0
     }
 
     /// Whether nothing is listed.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether one of the networks contains the address.
+    #[must_use]
     pub fn contains(&self, address: SocketAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address.ip()))
     }
