@@ -5,6 +5,7 @@
 
 pub mod capabilities;
 pub mod lease;
+pub mod rbac;
 
 mod backoff;
 #[cfg(test)]

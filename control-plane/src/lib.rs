@@ -17,5 +17,7 @@ pub mod status;
 
 pub mod authority;
 
+pub mod kubernetes;
+
 pub mod admin;
 pub mod metrics;

@@ -40,6 +40,21 @@ fn committed_definitions_are_those_of_the_types() {
             committed == made,
             "{file} is out of date; run UPDATE=1 cargo test -p crds"
         );
+        // The chart has the same, and leaves it behind: with the definitions every object of theirs would go.
+        let keep = "  annotations:\n    helm.sh/resource-policy: keep\n";
+        let chart = made.replacen("metadata:\n", &format!("metadata:\n{keep}"), 1);
+        let templates = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/hauberk-crds/templates");
+        if update {
+            fs::write(templates.join(&file), &chart).unwrap();
+        }
+        assert!(
+            fs::read_to_string(templates.join(&file)).unwrap_or_default() == chart,
+            "charts/hauberk-crds/templates/{file} is out of date; run UPDATE=1 cargo test -p crds"
+        );
+        assert!(
+            !made.contains("{{"),
+            "{file}: Helm would take that for a template of its own"
+        );
         let read: CustomResourceDefinition = serde_saphyr::from_str(&committed).unwrap();
         assert_eq!(read, crd, "{file} does not read back as what was written");
         expected_files.insert(file);
