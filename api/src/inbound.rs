@@ -25,6 +25,8 @@ pub struct Inbound {
     pub ports: Vec<InboundPort>,
     /// The objects that decided the policy.
     pub sources: Vec<ObjectRef>,
+    /// Every other container of the pod has ended for good: nothing is left to serve.
+    pub finished: bool,
 }
 
 /// What is known of one port.
@@ -82,6 +84,7 @@ impl TryFrom<proto::Inbound> for Inbound {
             policy: _,
             ports,
             sources,
+            finished,
         } = pb;
         let ports: Vec<InboundPort> = each("ports", ports)?;
         for (i, p) in ports.iter().enumerate() {
@@ -96,6 +99,7 @@ impl TryFrom<proto::Inbound> for Inbound {
             policy,
             ports,
             sources: sources.into_iter().map(Into::into).collect(),
+            finished,
         })
     }
 }
@@ -106,12 +110,14 @@ impl From<Inbound> for proto::Inbound {
             policy,
             ports,
             sources,
+            finished,
         }: Inbound,
     ) -> Self {
         Self {
             policy: policy_to(Some(policy)),
             ports: ports.into_iter().map(Into::into).collect(),
             sources: sources.into_iter().map(Into::into).collect(),
+            finished,
         }
     }
 }

@@ -85,16 +85,10 @@ pub const OPERATOR: &str = "hauberk-control-plane";
 pub const INJECTED_LABEL: &str = "hauberk.dev/injected";
 /// Namespace whose policies hold for the whole mesh.
 pub const ROOT_NAMESPACE: &str = "hauberk-system";
-/// Namespaces of the platform; their pods never get a proxy, and neither do those of [`ROOT_NAMESPACE`].
-pub const PLATFORM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 /// Secret in the root namespace with the authority's roots and keys.
 pub const AUTHORITY_SECRET: &str = "hauberk-authority";
 /// Secret in the root namespace with an intermediate certificate of the user's own.
 pub const ISSUER_SECRET: &str = "hauberk-issuer";
-/// ConfigMap with the roots that proxies verify the operator against, in every namespace with meshed pods.
-pub const TRUST_BUNDLE_CONFIG_MAP: &str = "hauberk-trust-bundle";
-/// Key of the roots in that ConfigMap.
-pub const TRUST_BUNDLE_KEY: &str = "roots.pem";
 /// Trust domain unless the installation names another.
 pub const TRUST_DOMAIN: &str = "cluster.local";
 /// Suffix of a Service's full name.

@@ -94,6 +94,7 @@ fn resources() -> Vec<Vec<u8>> {
             service: "reviews.shop".to_owned(),
         }],
         sources: Vec::new(),
+        finished: false,
     };
     let bundle = TrustBundle {
         trust_domain: "cluster.local".to_owned(),

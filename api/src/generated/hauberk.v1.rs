@@ -563,6 +563,9 @@ pub struct Inbound {
     /// The objects that decided the policy.
     #[prost(message, repeated, tag = "3")]
     pub sources: ::prost::alloc::vec::Vec<ObjectRef>,
+    /// Every other container of the pod has ended for good: the proxy drains and exits with 0, so that the pod can end.
+    #[prost(bool, tag = "4")]
+    pub finished: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InboundPort {

@@ -130,19 +130,22 @@ fn tls_policy() -> impl Strategy<Value = TlsPolicy> {
 fn inbound() -> impl Strategy<Value = Inbound> {
     // Each port once.
     let ports = hash_map(1..=u16::MAX, (option::of(tls_policy()), protocol(), text()), 0..4);
-    (tls_policy(), ports, vec(object(), 0..3)).prop_map(|(policy, ports, sources)| Inbound {
-        policy,
-        ports: ports
-            .into_iter()
-            .map(|(port, (policy, protocol, service))| InboundPort {
-                port,
-                policy,
-                protocol,
-                service,
-            })
-            .collect(),
-        sources,
-    })
+    (tls_policy(), ports, vec(object(), 0..3), any::<bool>()).prop_map(
+        |(policy, ports, sources, finished)| Inbound {
+            policy,
+            ports: ports
+                .into_iter()
+                .map(|(port, (policy, protocol, service))| InboundPort {
+                    port,
+                    policy,
+                    protocol,
+                    service,
+                })
+                .collect(),
+            sources,
+            finished,
+        },
+    )
 }
 
 fn trust_bundle() -> impl Strategy<Value = TrustBundle> {

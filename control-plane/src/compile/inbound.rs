@@ -1,4 +1,5 @@
-//! What a proxy does with traffic that arrives for its pod: which connections it takes, and what its ports speak.
+//! What a proxy does with traffic that arrives for its pod: which connections it takes, what its ports speak, and
+//! whether there is anything left to serve.
 
 use std::collections::BTreeMap;
 
@@ -46,6 +47,7 @@ pub(super) fn inbound(world: &World, proxy: &Proxy, name: &str, from: &mut From)
         policy: policy(all.mode),
         ports: ports.into_values().collect(),
         sources: from.sources.iter().map(Into::into).collect(),
+        finished: world.pod(&pod).is_some_and(|pod| pod.finished),
     }))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use api::names::INJECTED_LABEL;
+use api::names::{INJECTED_LABEL, PROXY_CONTAINER};
 use api::{Invalid, SpiffeId};
 use k8s_openapi::api::core::v1 as core;
 
@@ -36,6 +36,8 @@ pub struct Pod {
     pub problem: Option<Invalid>,
     /// The TCP ports its containers name.
     pub named_ports: BTreeMap<String, u16>,
+    /// Every container but the proxy's has ended and none will run again: only the proxy keeps the pod from ending.
+    pub finished: bool,
     pub(crate) age: Age,
 }
 
@@ -74,6 +76,7 @@ impl Pod {
             weight: *weight.as_ref().unwrap_or(&NonZeroU32::MIN),
             problem: weight.err(),
             named_ports: spec.map(named_ports).unwrap_or_default(),
+            finished: finished(spec, status),
             age,
         }
     }
@@ -101,6 +104,29 @@ fn addresses(status: Option<&core::PodStatus>) -> Vec<IpAddr> {
         }
     }
     addresses
+}
+
+/// Whether the pod waits for its proxy alone, as a Job's does. Where the proxy is an init container that restarts, the
+/// kubelet ends it by itself, and this stays false.
+fn finished(spec: Option<&core::PodSpec>, status: Option<&core::PodStatus>) -> bool {
+    let Some(spec) = spec else { return false };
+    let (proxy, others): (Vec<_>, Vec<_>) = spec.containers.iter().partition(|c| c.name == PROXY_CONTAINER);
+    if proxy.is_empty() || others.is_empty() {
+        return false;
+    }
+    let statuses = status
+        .and_then(|s| s.container_statuses.as_deref())
+        .unwrap_or_default();
+    others.iter().all(|container| {
+        let status = statuses.iter().find(|s| s.name == container.name);
+        let ended = status.and_then(|s| s.state.as_ref()?.terminated.as_ref());
+        ended.is_some_and(|ended| match spec.restart_policy.as_deref() {
+            Some("Never") => true,
+            Some("OnFailure") => ended.exit_code == 0,
+            // Always, which is what the server fills in: it runs again.
+            Some(_) | None => false,
+        })
+    })
 }
 
 fn named_ports(spec: &core::PodSpec) -> BTreeMap<String, u16> {
@@ -165,6 +191,57 @@ mod tests {
         assert!(host.addresses.is_empty() && host.identity("cluster.local").is_none());
         let ended = read("{metadata: {name: p}, status: {podIP: 10.1.0.1, phase: Succeeded}}");
         assert!(ended.addresses.is_empty());
+    }
+
+    #[test]
+    fn a_pod_is_finished_when_only_its_proxy_can_still_run() {
+        const RUNS: &str = "running: {}";
+        const WELL: &str = "terminated: {exitCode: 0}";
+        const FAILED: &str = "terminated: {exitCode: 3}";
+        // Policy, states of `app` and `more`, and what they mean.
+        let cases = [
+            ("Never", WELL, WELL, true),
+            ("Never", FAILED, WELL, true),
+            ("Never", WELL, RUNS, false),
+            ("OnFailure", WELL, WELL, true),
+            ("OnFailure", WELL, FAILED, false),
+            ("OnFailure", WELL, "waiting: {reason: CrashLoopBackOff}", false),
+            ("Always", WELL, WELL, false),
+        ];
+        for (policy, app, more, expected) in cases {
+            let pod = read(&format!(
+                "
+                metadata: {{name: p, labels: {{hauberk.dev/injected: 'true'}}}}
+                spec: {{restartPolicy: {policy}, containers: [{{name: hauberk-proxy}}, {{name: app}}, {{name: more}}]}}
+                status:
+                  containerStatuses:
+                  - {{name: more, image: m, imageID: m, ready: false, restartCount: 0, state: {{{more}}}}}
+                  - {{name: hauberk-proxy, image: p, imageID: p, ready: true, restartCount: 0, state: {{{RUNS}}}}}
+                  - {{name: app, image: a, imageID: a, ready: false, restartCount: 0, state: {{{app}}}}}
+                "
+            ));
+            assert_eq!(pod.finished, expected, "{policy}: {app}, {more}");
+        }
+    }
+
+    #[test]
+    fn a_pod_whose_proxy_needs_no_word_or_whose_state_is_unknown_is_not_finished() {
+        let status = "status: {containerStatuses: [{name: app, image: a, imageID: a, ready: false, restartCount: 0, \
+                      state: {terminated: {exitCode: 0}}}]}";
+        for spec in [
+            // The kubelet ends it.
+            "{restartPolicy: Never, initContainers: [{name: hauberk-proxy, restartPolicy: Always}], containers: [{name: app}]}",
+            "{restartPolicy: Never, containers: [{name: hauberk-proxy}]}",
+            "{restartPolicy: Never, containers: [{name: hauberk-proxy}, {name: app}, {name: not-started}]}",
+            "{containers: [{name: hauberk-proxy}, {name: app}]}",
+        ] {
+            let pod = read(&format!("metadata: {{name: p}}\nspec: {spec}\n{status}\n"));
+            assert!(!pod.finished, "{spec}");
+        }
+        let pod = read(
+            "{metadata: {name: p}, spec: {restartPolicy: Never, containers: [{name: hauberk-proxy}, {name: app}]}}",
+        );
+        assert!(!pod.finished);
     }
 
     #[test]

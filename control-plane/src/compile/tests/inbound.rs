@@ -106,3 +106,30 @@ fn a_policy_that_was_good_stays_when_its_new_version_is_bad() {
     let state = state(&world, "p");
     assert_eq!((state.accepted, state.in_force), (false, Some(1)));
 }
+
+#[test]
+fn a_pod_that_has_done_its_work_tells_its_proxy_to_end_and_no_other() {
+    let job = |state: &str| {
+        let status = format!(
+            "status: {{podIP: 10.1.0.7, containerStatuses: [{{name: app, image: a, imageID: a, ready: false, \
+             restartCount: 0, state: {{{state}}}}}]}}"
+        );
+        pod("job-1", "job", "v1", "10.1.0.7")
+            .replace("status: {podIP: 10.1.0.7}", &status)
+            .replace(
+                "containers: []",
+                "restartPolicy: Never, containers: [{name: hauberk-proxy}, {name: app}]",
+            )
+    };
+    let before = world(&(shop() + &job("running: {}")));
+    assert!(!inbound(&before, "job-1").finished);
+    let (after, touched) = with(&before, &job("terminated: {exitCode: 0}"));
+    assert!(inbound(&after, "job-1").finished);
+    assert!(!inbound(&after, "reviews-1").finished);
+    let depends = |pod: &str| {
+        let proxy = after.proxy("shop", pod, "sa");
+        let compiled = compiled(&after, &proxy, Kind::Inbound, "self");
+        compiled.depends.iter().any(|d| touched.contains(d))
+    };
+    assert!(depends("job-1") && !depends("reviews-1"));
+}
