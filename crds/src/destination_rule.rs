@@ -41,8 +41,10 @@ pub const MAX_PORT_SETTINGS: usize = 4096;
     doc = "How connections and requests to a host are made.",
     printcolumn = r#"{"name": "Host", "type": "string", "jsonPath": ".spec.host"}"#,
     printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
-    printcolumn = r#"{"name": "Applied", "type": "integer", "jsonPath": ".status.applied.proxies"}"#,
-    printcolumn = r#"{"name": "Of", "type": "integer", "jsonPath": ".status.applied.of"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name": "Programmed", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Programmed\")].status"}"#,
+    printcolumn = r#"{"name": "Applied", "type": "string", "jsonPath": ".status.applied"}"#,
+    printcolumn = r#"{"name": "Message", "type": "string", "priority": 1, "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].message"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]

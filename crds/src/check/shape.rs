@@ -153,8 +153,19 @@ pub(super) fn weights(report: &mut Report, at: At<'_>, weights: &[Option<i32>]) 
             at.index(n).field("weight"),
             "is missing, and counts as 0 beside the others",
         );
+    } else if LOOKS_LIKE_PERCENT.contains(&sum) && sum != 100 {
+        report.warning(
+            at,
+            format!(
+                "has weights that sum up to {sum}; they are shares of their sum, so make that 100 if \
+                 they are meant as percent"
+            ),
+        );
     }
 }
+
+/// A sum of weights by which they are probably meant as percent.
+const LOOKS_LIKE_PERCENT: std::ops::RangeInclusive<i64> = 90..=110;
 
 /// `exportTo`, of which only the default works yet.
 pub(super) fn export_to(report: &mut Report, at: At<'_>, export_to: &[String]) {

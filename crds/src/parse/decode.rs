@@ -9,6 +9,7 @@ use crate::{
     API_VERSION,
     object::{Kind, Object},
     path::{Step, display},
+    status::Status,
     words::quote,
 };
 
@@ -52,14 +53,18 @@ pub(super) fn object(value: Value) -> Result<Option<Object>, Problem> {
     };
     let Some(kind) = kind(&map)? else { return Ok(None) };
     let name = metadata(&mut map, kind)?;
-    if crate::definitions::schema(kind).is_some()
-        && let Some(path) = map.get("spec").and_then(empty_value)
-    {
-        let path = [vec![Step::Field("spec".to_owned())], path].concat();
-        return Err(Problem::new(
-            path,
-            "has no value; give it one, or remove the field ({} is an empty block)",
-        ));
+    if crate::definitions::schema(kind).is_some() {
+        if let Some(path) = map.get("spec").and_then(empty_value) {
+            let path = [vec![Step::Field("spec".to_owned())], path].concat();
+            return Err(Problem::new(
+                path,
+                "has no value; give it one, or remove the field ({} is an empty block)",
+            ));
+        }
+        // Written by an operator, perhaps one of another version; it decides nothing, so it is in nobody's way.
+        if let Some(status) = map.remove("status").and_then(own_status) {
+            map.insert("status".to_owned(), status);
+        }
     }
     let value = Value::Object(map);
     Ok(Some(match kind {
@@ -71,6 +76,12 @@ pub(super) fn object(value: Value) -> Result<Option<Object>, Problem> {
         Kind::DestinationRule => Object::DestinationRule(typed(value, kind, &name)?),
         Kind::PeerAuthentication => Object::PeerAuthentication(typed(value, kind, &name)?),
     }))
+}
+
+/// A status as far as this version knows it.
+fn own_status(status: Value) -> Option<Value> {
+    let status: Status = serde_json::from_value(status).ok()?;
+    serde_json::to_value(status).ok()
 }
 
 fn kind(map: &Map<String, Value>) -> Result<Option<Kind>, Problem> {

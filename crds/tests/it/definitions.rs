@@ -111,7 +111,7 @@ fn names_are_as_documented() {
             .flatten()
             .map(|column| column.name.as_str())
             .collect();
-        for name in ["Accepted", "Applied", "Age"] {
+        for name in ["Accepted", "Reason", "Programmed", "Applied", "Age"] {
             assert!(columns.contains(&name), "{columns:?}");
         }
     }

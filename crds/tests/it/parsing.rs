@@ -295,7 +295,7 @@ fn json_is_yaml_too() {
 #[test]
 fn what_kubectl_prints_reads_back() {
     let text = format!(
-        "{}status:\n  observedGeneration: 3\n  applied: {{proxies: 2, of: 3}}\n  conditions:\n  - type: Accepted\n    \
+        "{}status:\n  observedGeneration: 3\n  appliedBy: 2\n  conditions:\n  - type: Accepted\n    \
          status: \"True\"\n    reason: Valid\n    message: \"\"\n    lastTransitionTime: \"2026-01-01T00:00:00Z\"\n",
         RULE.replace(
             "  name: reviews\n",
@@ -307,13 +307,35 @@ fn what_kubectl_prints_reads_back() {
         panic!("{text}")
     };
     let status = object.status.unwrap();
-    assert_eq!(
-        (
-            status.conditions[0].type_.as_str(),
-            status.applied.unwrap().proxies
-        ),
-        ("Accepted", 2)
-    );
+    let accepted = status.condition(crds::status::ACCEPTED).unwrap();
+    assert_eq!((accepted.status.as_str(), status.applied_by), ("True", Some(2)));
+}
+
+#[test]
+fn a_status_of_another_version_is_in_nobodys_way() {
+    for (status, expected) in [
+        ("{observedGeneration: 3, hue: red}", Some(3)),
+        ("{observedGeneration: three}", None),
+        ("dead", None),
+    ] {
+        let Some(Ok(Object::VirtualService(object))) = crds::parse(&format!("{RULE}status: {status}\n")).pop() else {
+            panic!("{status}")
+        };
+        let found = object.status.as_ref().and_then(|status| status.observed_generation);
+        assert_eq!(found, expected, "{status}");
+    }
+}
+
+#[test]
+fn json_is_read_as_text_is_but_without_a_place() {
+    let rule: serde_json::Value = serde_saphyr::from_str(RULE).unwrap();
+    let Ok(Some(Object::VirtualService(_))) = crds::parse::value(rule.clone()) else {
+        panic!("{rule}")
+    };
+    let mut wrong = rule;
+    wrong["spec"]["hostz"] = "x".into();
+    let error = crds::parse::value(wrong).unwrap_err();
+    assert_eq!((error.field.as_deref(), error.line), (Some("spec.hostz"), None), "{error}");
 }
 
 #[test]
