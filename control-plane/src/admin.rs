@@ -18,9 +18,9 @@ use tokio::time::Instant;
 use crate::authority::Authority;
 use crate::metrics::Metrics;
 use crate::push::HubHandle;
-use crate::source::{Feed, Unreadable};
+use crate::source::Feed;
 use crate::state::World;
-use crate::status::{self, FileProblem, ObjectFacts, Status};
+use crate::status::{FileProblem, Local, Status, Unreadable};
 
 pub use client::status as ask_status;
 pub use health::{Dependency, Disk, Health, Process, Standing};
@@ -32,9 +32,9 @@ pub struct SourceReport {
     pub loaded: bool,
     /// When something changed last.
     pub changed: Option<Instant>,
-    /// Files and objects that could not be read.
+    /// Files that could not be read as objects.
     pub problems: Vec<FileProblem>,
-    /// Of these, the objects of Kubernetes, for their status.
+    /// Objects that the API server holds and nobody can read.
     pub unreadable: Vec<Unreadable>,
     /// How each kind is followed; `None` for a source that has nothing to follow.
     pub feeds: Option<watch::Receiver<Vec<Feed>>>,
@@ -86,9 +86,8 @@ impl Admin {
         let metrics = &self.metrics.source;
         metrics.accepted.set(accepted);
         metrics.rejected.set(rejected);
-        metrics
-            .problems
-            .set(i64::try_from(source.problems.len()).unwrap_or(i64::MAX));
+        let problems = source.problems.len() + source.unreadable.len();
+        metrics.problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
         for feed in source.feeds.iter().flat_map(|feeds| feeds.borrow().clone()) {
             let failing = feed
                 .failing
@@ -98,10 +97,11 @@ impl Admin {
     }
 
     async fn status(&self) -> Option<Status> {
-        let view = self.hub.view().await?;
-        let source = self.source.borrow().clone();
-        let objects = source.world.objects().map(ObjectFacts::from).collect();
-        Some(status::board(objects, source.problems, view))
+        let local = Local {
+            hub: self.hub.clone(),
+            source: self.source.clone(),
+        };
+        local.status().await
     }
 }
 

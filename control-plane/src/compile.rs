@@ -19,6 +19,7 @@ use api::{Body, Kind, Resource, ResourceName};
 use crate::state::SourceObject;
 use crate::state::{Dependency, Proxy, World};
 
+pub(crate) use declared::declared;
 pub use name::WORKLOAD_CLUSTER;
 
 /// A compiled resource.

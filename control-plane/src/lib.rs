@@ -18,6 +18,11 @@ pub mod status;
 pub mod authority;
 
 pub mod kubernetes;
+mod accept;
+pub mod admission;
+
+#[cfg(test)]
+mod scripted;
 
 pub mod admin;
 pub mod metrics;

@@ -2,6 +2,9 @@
 //! `main`; modules hold clones of their handles and never look one up by name. Labels are closed sets, so the number of
 //! series does not grow with the mesh.
 
+mod admission;
+mod writes;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -12,6 +15,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+pub use admission::AdmissionMetrics;
+pub(crate) use admission::{Answered, Asked};
+pub use writes::WriteMetrics;
+pub(crate) use writes::Written;
 
 /// Every metric of the operator.
 #[derive(Debug, Clone)]
@@ -25,6 +33,10 @@ pub struct Metrics {
     pub authority: AuthorityMetrics,
     /// What the state of the source shows.
     pub source: SourceMetrics,
+    /// What `admission` counts.
+    pub admission: AdmissionMetrics,
+    /// What the lease holder writes.
+    pub writes: WriteMetrics,
     /// What the process costs; set when asked for.
     pub(crate) process: ProcessMetrics,
 }
@@ -271,7 +283,7 @@ impl SourceMetrics {
         registry.register("objects", "Objects of the source, accepted or rejected", objects);
         registry.register(
             "source_problems",
-            "Files and objects of the source that cannot be read",
+            "Files of the source, and objects of the API server, that could not be read",
             metrics.problems.clone(),
         );
         registry.register(
@@ -324,6 +336,8 @@ impl Metrics {
         let session = SessionMetrics::register(&mut registry);
         let authority = AuthorityMetrics::register(&mut registry);
         let source = SourceMetrics::register(&mut registry);
+        let admission = AdmissionMetrics::register(&mut registry);
+        let writes = WriteMetrics::register(&mut registry);
         let process = ProcessMetrics::register(&mut registry);
         Self {
             registry: Arc::new(registry),
@@ -331,6 +345,8 @@ impl Metrics {
             session,
             authority,
             source,
+            admission,
+            writes,
             process,
         }
     }

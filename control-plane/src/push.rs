@@ -11,6 +11,7 @@ mod view;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::{ResourceName, TrustBundle, Version};
@@ -110,6 +111,7 @@ enum Event {
 #[derive(Debug, Clone)]
 pub struct HubHandle {
     events: mpsc::Sender<Event>,
+    changes: Arc<AtomicU64>,
     metrics: PushMetrics,
 }
 
@@ -129,6 +131,13 @@ impl HubHandle {
         let (reply, view) = oneshot::channel();
         self.events.send(Event::View(reply)).await.ok()?;
         view.await.ok()
+    }
+
+    /// How often something has happened that may change the view: a number to compare with an earlier one, so that who
+    /// looks again and again need not ask for the view each time.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// One proxy in full.
@@ -185,6 +194,7 @@ pub struct Hub {
     table: Table,
     events: mpsc::Receiver<Event>,
     pending: Option<Pending>,
+    changes: Arc<AtomicU64>,
 }
 
 /// Changes that wait to go out together.
@@ -206,14 +216,17 @@ impl Hub {
         metrics: PushMetrics,
     ) -> (HubHandle, Self) {
         let (sender, events) = mpsc::channel(QUEUE);
+        let changes = Arc::new(AtomicU64::new(0));
         let handle = HubHandle {
             events: sender,
+            changes: changes.clone(),
             metrics: metrics.clone(),
         };
         let hub = Self {
             table: Table::new(compiler, world, bundle, metrics),
             events,
             pending: None,
+            changes,
         };
         (handle, hub)
     }
@@ -233,6 +246,9 @@ impl Hub {
     }
 
     fn on(&mut self, event: Event) {
+        if !matches!(event, Event::View(_) | Event::Proxy(..) | Event::Ping(_)) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
         match event {
             Event::Join(joining, outbox, reply) => {
                 let id = self.table.join(joining, outbox);
@@ -302,6 +318,7 @@ impl Hub {
             "pushed a change"
         );
         self.table.send(batch);
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 }
 

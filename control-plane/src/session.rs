@@ -1,8 +1,8 @@
 //! The operator's gRPC server: `Identity.Sign` and `Config.Stream`, over TLS 1.3 with the authority's certificate. Every
 //! call proves itself with a join token. Whatever one client sends, the server and all other sessions live on.
 
-mod accept;
 mod decode;
+mod greeting;
 mod stream;
 
 use std::sync::Arc;
@@ -12,10 +12,13 @@ use api::limits::MAX_MESSAGE_SIZE;
 use api::proto;
 use api::proto::config_server::{Config, ConfigServer};
 use api::proto::identity_server::{Identity, IdentityServer};
+use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::accept;
 use crate::authority::{Authority, Claims, Refused, ServerIdentity};
 use crate::metrics::SessionMetrics;
 use crate::push::{HubHandle, OutboxStream};
@@ -50,7 +53,9 @@ impl Server {
         identity: Arc<ServerIdentity>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let connections = accept::accept(listener, accept::tls(identity), self.metrics.clone());
+        let failed = self.metrics.failed_handshakes.clone();
+        let connections = accept::accept(listener, accept::tls(identity, b"h2"), failed, greeting::greet);
+        let connections = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
         let config = ConfigServer::new(self.clone())
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(MAX_MESSAGE_SIZE);

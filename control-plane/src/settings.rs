@@ -44,6 +44,8 @@ pub struct Run {
     pub listen: SocketAddr,
     /// Address of health, metrics and status.
     pub admin: SocketAddr,
+    /// Address on which the API server's webhooks are answered.
+    pub webhook: SocketAddr,
     /// Filter of the log.
     pub log: String,
     /// Form of the log.
@@ -222,6 +224,7 @@ fn run(values: &Values) -> Result<Run, SettingsError> {
         certificate_lifetime: values.get("certificate-lifetime", value::certificate_lifetime)?,
         listen: values.get("listen", value::address)?,
         admin: values.get("admin", value::address)?,
+        webhook: values.get("webhook", value::address)?,
         log: values.get("log", value::log)?,
         log_format: values.get("log-format", value::format)?,
     })

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::admin::SourceReport;
 use crate::metrics::SourceMetrics;
 use crate::push::HubHandle;
-use crate::status::FileProblem;
+use crate::status::{self, FileProblem};
 
 /// One object that is new or different, or is gone.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,20 +87,23 @@ impl From<directory::Batch> for Batch {
     }
 }
 
-impl From<&Unreadable> for FileProblem {
-    fn from(unreadable: &Unreadable) -> Self {
+impl From<Unreadable> for status::Unreadable {
+    fn from(unreadable: Unreadable) -> Self {
         let Unreadable {
             key,
             uid: _,
-            generation: _,
+            generation,
             field,
             message,
         } = unreadable;
         Self {
-            file: key.to_string(),
+            kind: key.kind.name().to_owned(),
+            namespace: key.namespace,
+            name: key.name,
+            generation,
             problem: match field {
                 Some(field) => format!("{field}: {message}"),
-                None => message.clone(),
+                None => message,
             },
         }
     }
@@ -127,14 +130,11 @@ pub async fn follow<B: Into<Batch>>(
         } = batch.into();
         let world = Arc::clone(&report.borrow().world);
         let (world, touched) = world.apply(changes);
-        let problems: Vec<_> = files
-            .into_iter()
-            .chain(unreadable.iter().map(FileProblem::from))
-            .collect();
-        say_new(&report.borrow().problems, &problems);
+        let unreadable: Vec<_> = unreadable.into_iter().map(status::Unreadable::from).collect();
+        say_new(&report.borrow(), &files, &unreadable);
         tracing::debug!(
             touched = touched.len(),
-            problems = problems.len(),
+            problems = files.len() + unreadable.len(),
             "the source has changed"
         );
         metrics.count_change();
@@ -145,7 +145,7 @@ pub async fn follow<B: Into<Batch>>(
         report.send_modify(|report| {
             report.loaded |= complete;
             report.changed = Some(Instant::now());
-            report.problems = problems;
+            report.problems = files;
             report.unreadable = unreadable;
             report.world = world;
         });
@@ -154,9 +154,19 @@ pub async fn follow<B: Into<Batch>>(
 }
 
 /// Logs the problems that were not there before.
-fn say_new(before: &[FileProblem], now: &[FileProblem]) {
-    for problem in now.iter().filter(|problem| !before.contains(problem)) {
+fn say_new(before: &SourceReport, files: &[FileProblem], unreadable: &[status::Unreadable]) {
+    for problem in files.iter().filter(|problem| !before.problems.contains(problem)) {
         let FileProblem { file, problem } = problem;
         tracing::warn!(file, problem, "cannot be read, so it counts as it was before");
+    }
+    for object in unreadable.iter().filter(|object| !before.unreadable.contains(object)) {
+        let status::Unreadable {
+            kind,
+            namespace,
+            name,
+            generation: _,
+            problem,
+        } = object;
+        tracing::warn!(kind, namespace, name, problem, "cannot be read, so it counts as it was before");
     }
 }

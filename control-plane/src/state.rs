@@ -13,6 +13,7 @@ mod age;
 mod apply;
 mod held;
 mod host;
+mod lints;
 mod object_state;
 mod pod;
 mod references;
@@ -38,7 +39,7 @@ use rules::Rules;
 use table::{Namespaced, Table};
 
 pub use host::{ObjectName, ServiceName};
-pub use object_state::ObjectState;
+pub use object_state::{ObjectState, Verdict};
 pub use pod::{MAX_WEIGHT, Pod, WEIGHT_ANNOTATION};
 pub use service::{Service, ServicePort, TargetPort};
 pub use slice::{Slice, SliceEntry};
@@ -214,6 +215,16 @@ impl World {
     #[must_use]
     pub fn pod(&self, name: &ObjectName) -> Option<&Pod> {
         self.pods.get(&name.namespace, &name.name).map(|pod| &**pod)
+    }
+
+    /// The pods of a namespace, in no order that means anything.
+    pub fn pods_in(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
+        self.pods.within(namespace).map(|pod| &**pod)
+    }
+
+    /// The VirtualServices whose newest version names a Service, as host or as target.
+    pub fn naming(&self, service: &ServiceName) -> impl Iterator<Item = &ObjectName> {
+        self.index.naming.linked(service)
     }
 
     /// The pod that has this address; of several the youngest, as the others are about to go.

@@ -1,16 +1,25 @@
 //! The status of the mesh: each object accepted or why not, and how many of the proxies that use it have applied it; each
 //! proxy, and what is wrong with files. A pure join of what the world, the source and the hub say, made on demand;
-//! `admin` serves it as JSON, the `status` command prints it as text.
+//! `admin` serves it as JSON, the `status` command prints it as text, and `write` puts it into the objects.
 
+mod bucket;
+mod desired;
+mod event;
+mod ledger;
+mod local;
+mod merge;
+mod replicas;
 mod text;
+pub mod write;
 
 use serde::{Deserialize, Serialize};
 
 use crate::push::{AppliedBy, HubView, ObjectKey, ProxyView, Unsendable};
 use crate::source::folder;
-use crate::state::ObjectState;
-use crate::state::SourceObject;
+use crate::state::{ObjectState, SourceObject, Verdict};
 
+pub use local::Local;
+pub use merge::merge;
 pub use text::render;
 
 /// What the world says of one object.
@@ -20,6 +29,8 @@ pub struct ObjectFacts {
     pub reference: SourceObject,
     /// Whether the newest generation is in force.
     pub accepted: bool,
+    /// The same, with the reason.
+    pub verdict: Verdict,
     /// The generation in force; `None` when none ever was.
     pub in_force: Option<i64>,
     /// What is wrong with the newest version, or odd about it.
@@ -36,6 +47,7 @@ impl From<ObjectState> for ObjectFacts {
             reference,
             findings,
             accepted,
+            verdict,
             in_force,
             conflicts,
             warnings,
@@ -43,6 +55,7 @@ impl From<ObjectState> for ObjectFacts {
         Self {
             reference,
             accepted,
+            verdict,
             in_force,
             findings: findings.iter().map(ToString::to_string).collect(),
             conflicts,
@@ -77,13 +90,32 @@ impl From<folder::FileProblem> for FileProblem {
     }
 }
 
+/// An object of ours that the API server holds and nobody can read: it came past the webhook. Where an older version could
+/// be read, that one is among the objects, and stays in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// Kubernetes kind.
+    pub kind: String,
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Kubernetes name.
+    pub name: String,
+    /// The generation that cannot be read.
+    pub generation: i64,
+    /// The field, what is wrong with it, and the remedy.
+    pub problem: String,
+}
+
 /// The status of the mesh.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Objects, by kind, namespace and name.
     pub objects: Vec<ObjectStatus>,
     /// Files that could not be read as objects.
     pub files: Vec<FileProblem>,
+    /// Objects that the API server holds and nobody can read.
+    #[serde(default)]
+    pub unreadable: Vec<Unreadable>,
     /// Resources whose newest state cannot be sent.
     pub unsendable: Vec<Unsendable>,
     /// Connected proxies, by namespace and pod.
@@ -103,6 +135,9 @@ pub struct ObjectStatus {
     pub generation: i64,
     /// Whether the newest generation is in force.
     pub accepted: bool,
+    /// The same, with the reason.
+    #[serde(default)]
+    pub verdict: Verdict,
     /// The generation in force.
     pub in_force: Option<i64>,
     /// What is wrong with the newest version, or odd about it.
@@ -132,7 +167,12 @@ pub struct Refusal {
 
 /// Joins what world, source and hub say.
 #[must_use]
-pub fn board(objects: Vec<ObjectFacts>, files: Vec<FileProblem>, hub: HubView) -> Status {
+pub fn board(
+    objects: Vec<ObjectFacts>,
+    files: Vec<FileProblem>,
+    unreadable: Vec<Unreadable>,
+    hub: HubView,
+) -> Status {
     let HubView {
         mut proxies,
         objects: uses,
@@ -149,6 +189,7 @@ pub fn board(objects: Vec<ObjectFacts>, files: Vec<FileProblem>, hub: HubView) -
     Status {
         objects,
         files,
+        unreadable,
         unsendable,
         proxies,
     }
@@ -158,6 +199,7 @@ fn object_status(facts: ObjectFacts, by: &[AppliedBy], proxies: &[ProxyView]) ->
     let ObjectFacts {
         reference,
         accepted,
+        verdict,
         in_force,
         findings,
         conflicts,
@@ -184,6 +226,7 @@ fn object_status(facts: ObjectFacts, by: &[AppliedBy], proxies: &[ProxyView]) ->
         name: reference.name,
         generation: reference.generation,
         accepted,
+        verdict,
         in_force,
         findings,
         conflicts,
@@ -241,6 +284,11 @@ mod tests {
                 generation: 2,
             },
             accepted,
+            verdict: if accepted {
+                Verdict::Accepted
+            } else {
+                Verdict::Invalid
+            },
             in_force,
             findings: Vec::new(),
             conflicts: Vec::new(),
@@ -263,7 +311,7 @@ mod tests {
             objects: BTreeMap::from([(ObjectKey::from(&facts.reference), by)]),
             ..HubView::default()
         };
-        board(vec![facts], Vec::new(), hub).objects.remove(0)
+        board(vec![facts], Vec::new(), Vec::new(), hub).objects.remove(0)
     }
 
     #[test]

@@ -136,20 +136,6 @@ pub fn parse(text: &str) -> Vec<Result<Object, ParseError>> {
     results
 }
 
-/// Reads one object that is JSON already, as an API server hands it out. `None` for a ServiceAccount.
-///
-/// # Errors
-/// As [`parse`] has them, without line and column.
-pub fn value(value: Value) -> Result<Option<Object>, ParseError> {
-    decode::object(value).map_err(|Problem { path, message }| ParseError {
-        document: 1,
-        line: None,
-        column: None,
-        field: (!path.is_empty()).then(|| display(&path)),
-        message,
-    })
-}
-
 struct Document<'a> {
     number: usize,
     chunk: Chunk<'a>,

@@ -78,7 +78,7 @@ const fn setting(
 
 /// Every setting.
 #[rustfmt::skip]
-pub(crate) const TABLE: [Setting; 14] = [
+pub(crate) const TABLE: [Setting; 15] = [
     setting("source", "SOURCE", Some("directory"), &[Run],
         "Where objects come from: `directory`, a folder of YAML files that is watched, or `kubernetes`, the API server of \
          the cluster around the operator, or the one that KUBECONFIG names"),
@@ -91,6 +91,8 @@ pub(crate) const TABLE: [Setting; 14] = [
         "Address on which proxies are served"),
     setting("admin", "ADDRESS", Some("0.0.0.0:15020"), &[Run, Status],
         "Address of health, metrics and status: to serve them on, or (command status) to ask"),
+    setting("webhook", "ADDRESS", Some("0.0.0.0:15017"), &[Run],
+        "Address on which the API server's webhooks are answered"),
     setting("trust-domain", "NAME", Some(api::names::TRUST_DOMAIN), &[Run, RotateRoot],
         "Trust domain of every identity"),
     setting("certificate-lifetime", "TIME", Some("24h"), &[Run, RotateRoot],

@@ -3,12 +3,25 @@
 
 use crds::check::Finding;
 use crds::{Kind, PeerAuthentication};
+use serde::{Deserialize, Serialize};
 
 use super::age::Age;
 use super::held::Held;
 use super::host::ServiceName;
-use super::{World, object_ref};
+use super::{World, lints, object_ref};
 use crate::state::SourceObject;
+
+/// Whether the newest version of an object is in force, and if not, why in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It is in force.
+    #[default]
+    Accepted,
+    /// Something in it is wrong.
+    Invalid,
+    /// It names something that is not there (yet).
+    ReferenceMissing,
+}
 
 /// What the operator thinks of one object.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +32,8 @@ pub struct ObjectState {
     pub findings: Vec<Finding>,
     /// Whether the newest version is in force.
     pub accepted: bool,
+    /// The same, with the reason.
+    pub verdict: Verdict,
     /// The generation in force; an older one when the newest was not accepted; `None` when none ever was.
     pub in_force: Option<i64>,
     /// Where an older object has what this one claims, and which it is.
@@ -49,6 +64,7 @@ impl World {
                 reference: object_ref(Kind::Pod, &pod.age, 0),
                 findings: Vec::new(),
                 accepted: true,
+                verdict: Verdict::Accepted,
                 in_force: Some(0),
                 conflicts: Vec::new(),
                 warnings: vec![problem.to_string()],
@@ -97,6 +113,9 @@ impl World {
                 .warnings
                 .extend(self.no_effect(&format!("spec.hosts[{i}]"), host, service.as_ref()));
         }
+        if let Some(rules) = &held.ready {
+            state.warnings.extend(lints::protocols(self, rules));
+        }
         state
     }
 
@@ -106,6 +125,7 @@ impl World {
             state
                 .warnings
                 .extend(self.no_effect("spec.host", &policy.host, policy.service.as_ref()));
+            state.warnings.extend(lints::subsets(self, policy));
         }
         let Some((service, policy)) = held.in_force().and_then(|(_, p)| Some((p.service.as_ref()?, p)))
         else {
@@ -144,6 +164,11 @@ impl World {
 
     fn peer_authentication_state(&self, held: &Held<PeerAuthentication, PeerAuthentication>) -> ObjectState {
         let mut state = start(Kind::PeerAuthentication, held);
+        if let Some(policy) = &held.ready {
+            state
+                .warnings
+                .extend(lints::reach(self, &held.age.namespace, policy));
+        }
         let Some((_, policy)) = held.in_force() else {
             return state;
         };
@@ -195,6 +220,12 @@ fn start<O, R: PartialEq>(kind: Kind, held: &Held<O, R>) -> ObjectState {
         reference: object_ref(kind, age, *generation),
         findings: findings.iter().chain(unresolved).cloned().collect(),
         accepted: held.accepted(),
+        verdict: match held {
+            held if held.accepted() => Verdict::Accepted,
+            // What is refused for itself is not looked up further.
+            Held { ready: None, .. } => Verdict::Invalid,
+            Held { ready: Some(_), .. } => Verdict::ReferenceMissing,
+        },
         in_force: held.in_force().map(|(generation, _)| generation),
         conflicts: Vec::new(),
         warnings: Vec::new(),

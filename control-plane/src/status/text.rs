@@ -1,6 +1,6 @@
 //! The status as text for people: what is wrong first, then objects, then proxies.
 
-use super::{ObjectStatus, Status};
+use super::{ObjectStatus, Status, Unreadable};
 use crate::push::ProxyView;
 
 /// The status as text.
@@ -9,6 +9,19 @@ pub fn render(status: &Status) -> String {
     let mut out = String::new();
     for file in &status.files {
         line(&mut out, &format!("file {}: {}", file.file, file.problem));
+    }
+    for object in &status.unreadable {
+        let Unreadable {
+            kind,
+            namespace,
+            name,
+            generation,
+            problem,
+        } = object;
+        line(
+            &mut out,
+            &format!("{kind} {namespace}/{name}: generation {generation} cannot be read: {problem}"),
+        );
     }
     for resource in &status.unsendable {
         line(&mut out, &format!("{}: {}", resource.resource, resource.problem));
@@ -143,14 +156,22 @@ mod tests {
             file: "a.yaml".to_owned(),
             problem: "line 3: not YAML".to_owned(),
         }];
+        let unreadable = vec![Unreadable {
+            kind: "DestinationRule".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "slipped-past".to_owned(),
+            generation: 4,
+            problem: "spec.host: must be a string".to_owned(),
+        }];
         let hub = HubView {
             proxies: vec![proxy("web-0")],
             ..HubView::default()
         };
         assert_eq!(
-            render(&board(vec![wrong], files, hub)),
+            render(&board(vec![wrong], files, unreadable, hub)),
             "\
 file a.yaml: line 3: not YAML
+DestinationRule shop/slipped-past: generation 4 cannot be read: spec.host: must be a string
 
 KIND            NAMESPACE  NAME     GENERATION  STATE     APPLIED
 VirtualService  shop       reviews  2           rejected  not in force
@@ -164,7 +185,7 @@ shop/web-0  0.1.0    1m5s       2              1        1        0
 
     #[test]
     fn an_empty_mesh_is_said_to_be_empty() {
-        let text = render(&board(Vec::new(), Vec::new(), HubView::default()));
+        let text = render(&board(Vec::new(), Vec::new(), Vec::new(), HubView::default()));
         assert_eq!(text, "no objects\n\nno proxies are connected\n");
     }
 }

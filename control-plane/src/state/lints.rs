@@ -1,0 +1,236 @@
+//! What is legal and probably not meant: looked for in a world as it is now, so that status and admission say the same
+//! of an object. Pure functions; nothing here decides whether an object is accepted.
+
+use std::collections::BTreeMap;
+
+use api::Protocol;
+use crds::PeerAuthentication;
+use crds::peer_authentication::MtlsMode;
+
+use super::host::ServiceName;
+use super::policy::Policy;
+use super::rules::Rules;
+use super::{Pod, Service, World};
+use crate::compile::declared;
+
+/// Pods that one policy is looked up for. More would cost what a large namespace has, for each of its policies.
+const MAX_PODS: usize = 1000;
+
+type Labels = BTreeMap<String, String>;
+
+/// Subsets of a DestinationRule that select nothing now, or never can. A Service without endpoints is nothing odd.
+pub(super) fn subsets(world: &World, policy: &Policy) -> Vec<String> {
+    let Some(service) = policy.service.as_ref().and_then(|name| world.service(name)) else {
+        return Vec::new();
+    };
+    let pods: Vec<&Pod> = endpoints(world, &service.name).collect();
+    let mut found = Vec::new();
+    for (i, subset) in policy.subsets.iter().enumerate() {
+        let field = format!("spec.subsets[{i}].labels");
+        if let Some((key, value)) = contradiction(service, &subset.labels) {
+            found.push(format!(
+                "{field}: subset `{}` can never select a pod, because the selector of Service `{}` demands `{key}: {value}`",
+                subset.name, service.name.name
+            ));
+        } else if !pods.is_empty() && !pods.iter().any(|pod| selects(&subset.labels, &pod.labels)) {
+            found.push(format!(
+                "{field}: subset `{}` selects none of the {} of Service `{}` now; traffic for it has nowhere to go",
+                subset.name,
+                count(pods.len(), "endpoint", "endpoints"),
+                service.name.name
+            ));
+        }
+    }
+    found
+}
+
+/// Hosts of a VirtualService whose ports are all declared as something that its kind of rules never sees.
+pub(super) fn protocols(world: &World, rules: &Rules) -> Vec<String> {
+    if rules.http.is_empty() || !rules.tcp.is_empty() {
+        return Vec::new();
+    }
+    let hosts = rules.hosts.iter().enumerate();
+    let found = hosts.filter_map(|(i, (host, service))| {
+        let service = world.service(service.as_ref()?)?;
+        let opaque = |port: &super::ServicePort| {
+            let declared = declared(&port.name, port.app_protocol.as_deref());
+            matches!(declared, Some(Protocol::Tcp | Protocol::Tls))
+        };
+        (!service.ports.is_empty() && service.ports.iter().all(opaque)).then(|| {
+            format!(
+                "spec.hosts[{i}]: no port of `{host}` carries HTTP by its name or appProtocol ({}), so the rules in \
+                 spec.http see nothing of it; use spec.tcp, or declare the port as http",
+                service.port_list()
+            )
+        })
+    });
+    found.collect()
+}
+
+/// A PeerAuthentication that selects no pod now, or demands mutual TLS where no proxy can hold to it.
+pub(super) fn reach(world: &World, namespace: &str, policy: &PeerAuthentication) -> Vec<String> {
+    // In the root namespace it is for the whole mesh, whatever is in it.
+    if namespace == api::names::ROOT_NAMESPACE {
+        return Vec::new();
+    }
+    let labels = policy.spec.selector.as_ref().map(|s| &s.match_labels);
+    let selected = |pod: &&Pod| labels.is_none_or(|labels| selects(labels, &pod.labels));
+    let pods: Vec<&Pod> = world.pods_in(namespace).take(MAX_PODS).filter(selected).collect();
+    let has_selector = labels.is_some_and(|labels| !labels.is_empty());
+    if pods.is_empty() {
+        let text = format!("spec.selector: selects none of the pods of namespace `{namespace}` now");
+        return has_selector.then_some(text).into_iter().collect();
+    }
+    if policy.spec.mtls.as_ref().and_then(|mtls| mtls.mode) != Some(MtlsMode::Strict) {
+        return Vec::new();
+    }
+    let mut open: Vec<&Pod> = pods
+        .iter()
+        .copied()
+        .filter(|pod| !pod.injected && !pod.addresses.is_empty())
+        .collect();
+    open.sort_by(|a, b| a.name.cmp(&b.name));
+    let Some(first) = open.first() else {
+        return Vec::new();
+    };
+    let text = format!(
+        "spec.mtls: {} of {} that it is for has no proxy, so nothing enforces it there: such as `{}`",
+        open.len(),
+        count(pods.len(), "pod", "pods"),
+        first.name.name
+    );
+    vec![text]
+}
+
+/// The pods behind a Service, each once.
+fn endpoints<'a>(world: &'a World, service: &ServiceName) -> impl Iterator<Item = &'a Pod> + use<'a> {
+    let entries = world.slices_of(service).flat_map(|slice| &slice.entries);
+    let pods = entries.filter_map(|entry| match &entry.pod {
+        Some(name) => world.pod(name),
+        None => world.pod_at(entry.address),
+    });
+    let pods: BTreeMap<_, _> = pods.map(|pod| (&pod.name, pod)).collect();
+    pods.into_values()
+}
+
+/// The part of a Service's selector that no pod with these labels meets.
+fn contradiction<'a>(service: &'a Service, labels: &Labels) -> Option<(&'a String, &'a String)> {
+    let mut selector = service.selector.iter().flatten();
+    selector.find(|(key, value)| labels.get(*key).is_some_and(|own| own != *value))
+}
+
+fn selects(selector: &Labels, labels: &Labels) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::state::testing::*;
+
+    fn warnings(yaml: &[String], name: &str) -> Vec<String> {
+        state(&world(&yaml.concat()), name).warnings
+    }
+
+    fn rule(subsets: &str) -> String {
+        destination_rule("reviews", &format!("  host: reviews\n  subsets: {subsets}"))
+    }
+
+    #[test]
+    fn a_subset_that_selects_nothing_is_told() {
+        let empty = [shop(), service("idle", "10.0.0.7", &[("http", 80)])].concat();
+        for (subsets, says) in [
+            ("[{name: v1, labels: {version: v1}}]", None),
+            ("[{name: all}]", None),
+            (
+                "[{name: v1, labels: {version: v1}}, {name: v9, labels: {version: v9}}]",
+                Some(
+                    "spec.subsets[1].labels: subset `v9` selects none of the 2 endpoints of Service `reviews` now; \
+                     traffic for it has nowhere to go",
+                ),
+            ),
+            (
+                "[{name: x, labels: {app: other}}]",
+                Some(
+                    "spec.subsets[0].labels: subset `x` can never select a pod, because the selector of Service \
+                     `reviews` demands `app: reviews`",
+                ),
+            ),
+        ] {
+            let found = warnings(&[empty.clone(), rule(subsets)], "reviews");
+            assert_eq!(found, Vec::from_iter(says), "{subsets}");
+        }
+        let none = destination_rule(
+            "idle",
+            "  host: idle\n  subsets: [{name: v9, labels: {version: v9}}]",
+        );
+        assert_eq!(
+            warnings(&[empty, none], "idle"),
+            [""; 0],
+            "nothing runs yet, so nothing is missing"
+        );
+    }
+
+    #[test]
+    fn rules_for_requests_on_ports_without_requests_are_told() {
+        let ports = |ports| service("db", "10.0.0.8", ports);
+        let http = virtual_service(
+            "db",
+            "  hosts: [db]\n  http:\n  - route: [{destination: {host: db, port: {number: 1}}}]",
+        );
+        let tcp = "  hosts: [db]\n  tcp:\n  - route: [{destination: {host: db, port: {number: 1}}}]";
+        let tcp = virtual_service("db", tcp);
+        for (ports, rules, told) in [
+            (ports(&[("postgres", 1)]), &http, true),
+            (ports(&[("tcp", 1), ("tls-x", 2)]), &http, true),
+            (ports(&[("postgres", 1), ("http", 2)]), &http, false),
+            (ports(&[("something", 1)]), &http, false),
+            (ports(&[("postgres", 1)]), &tcp, false),
+        ] {
+            let found = warnings(&[ports.clone(), rules.clone()], "db");
+            assert_eq!(!found.is_empty(), told, "{ports}{rules}{found:?}");
+            assert!(
+                found
+                    .iter()
+                    .all(|w| w.starts_with("spec.hosts[0]: no port of `db`")),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_policy_that_reaches_no_pod_or_protects_none_is_told() {
+        let bare = pod("bare", "legacy", "v1", "10.1.0.77").replace(", hauberk.dev/injected: 'true'", "");
+        let policy = |spec: &str| object("PeerAuthentication", "shop", "p", spec);
+        let strict = "  mtls: {mode: STRICT}";
+        let of = |app: &str, mode: &str| {
+            format!("  selector: {{matchLabels: {{app: {app}}}}}\n  mtls: {{mode: {mode}}}")
+        };
+        for (spec, says) in [
+            (of("reviews", "STRICT"), None),
+            (of("legacy", "PERMISSIVE"), None),
+            (
+                of("nobody", "STRICT"),
+                Some("spec.selector: selects none of the pods of namespace `shop` now"),
+            ),
+            (
+                of("legacy", "STRICT"),
+                Some(
+                    "spec.mtls: 1 of 1 pod that it is for has no proxy, so nothing enforces it there: such as `bare`",
+                ),
+            ),
+            (
+                strict.to_owned(),
+                Some(
+                    "spec.mtls: 1 of 4 pods that it is for has no proxy, so nothing enforces it there: such as `bare`",
+                ),
+            ),
+        ] {
+            let found = warnings(&[shop(), bare.clone(), policy(&spec)], "p");
+            assert_eq!(found, Vec::from_iter(says), "{spec}");
+        }
+    }
+}
