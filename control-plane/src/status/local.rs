@@ -42,6 +42,6 @@ impl Local {
         let hub = self.hub.changes();
         let source = self.source.has_changed().unwrap_or(false);
         self.source.mark_unchanged();
-        std::mem::replace(seen, Some(hub)) != Some(hub) || source
+        seen.replace(hub) != Some(hub) || source
     }
 }

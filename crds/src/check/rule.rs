@@ -70,6 +70,28 @@ fn rules(report: &mut Report, at: At<'_>, rules: &[HttpRoute]) {
         .iter()
         .position(|rule| matching::matches_everything(&rule.r#match));
     unreachable(report, at, catch_all, rules.len());
+    repeated(
+        report,
+        at,
+        &rules[..catch_all.unwrap_or(rules.len()).min(MAX_COMPARED)],
+    );
+}
+
+/// Rules that are compared with each other. In larger tables each with each would cost too much.
+const MAX_COMPARED: usize = 500;
+
+/// A rule with the match of one before it is never reached.
+fn repeated(report: &mut Report, at: At<'_>, rules: &[HttpRoute]) {
+    for (n, rule) in rules.iter().enumerate() {
+        let same = |before: &HttpRoute| before.r#match == rule.r#match;
+        if let Some(first) = rules[..n].iter().position(same) {
+            let first = at.index(first);
+            let message = format!(
+                "is never reached, because {first} has the same match; change one, or remove this rule"
+            );
+            report.warning(at.index(n), message);
+        }
+    }
 }
 
 /// Rules after one that matches everything are never reached. Said once, however many there are.
