@@ -17,7 +17,6 @@ pub mod status;
 
 pub mod authority;
 
-pub mod kubernetes;
 mod accept;
 pub mod admission;
 
