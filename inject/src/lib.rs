@@ -16,6 +16,7 @@ mod pod;
 mod probes;
 mod quantity;
 mod values;
+mod warn;
 
 pub use annotations::{ANNOTATIONS, Annotation};
 pub use api::Invalid;
@@ -27,3 +28,4 @@ pub use pod::inject;
 pub use probes::{Header, ProbeKind, Target};
 pub use quantity::Quantity;
 pub use values::{LogFilter, Time};
+pub use warn::warnings;

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use self::ordered::Node;
 use crate::config::Config;
 use crate::decide::{Decision, decide_alone};
-use crate::{inject, patch};
+use crate::{inject, patch, warnings};
 
 /// What became of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Note {
     pub object: String,
     /// Whether it gets a proxy, and if not, why.
     pub decision: Decision,
+    /// What may not do what its author expects, each with its field.
+    pub warnings: Vec<Invalid>,
 }
 
 /// Why a document cannot be injected.
@@ -51,11 +53,15 @@ impl fmt::Display for Named<'_> {
 }
 
 impl fmt::Display for Note {
+    /// A line, and one more for each warning.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.decision {
-            Decision::Inject => write!(f, "{}: gets a proxy.", self.object),
-            Decision::Skip(reason) => write!(f, "{}: no proxy. {reason}", self.object),
+            Decision::Inject => write!(f, "{}: gets a proxy.", self.object)?,
+            Decision::Skip(reason) => write!(f, "{}: no proxy. {reason}", self.object)?,
         }
+        self.warnings
+            .iter()
+            .try_for_each(|warning| write!(f, "\n{}: {warning}", self.object))
     }
 }
 
@@ -184,14 +190,14 @@ fn one(object: &mut Map<String, Value>, config: &Config, notes: &mut Vec<Note>) 
             "{prefix} is missing: write what the pods are to run"
         ))]);
     };
-    let refused = |problem: Invalid| {
-        let problem = if prefix.is_empty() {
+    let under = |problem: Invalid| {
+        if prefix.is_empty() {
             problem
         } else {
             problem.under(&prefix)
-        };
-        failed(problem.to_string())
+        }
     };
+    let refused = |problem: Invalid| failed(under(problem).to_string());
     let pod = typed(place).map_err(|error| {
         vec![failed(match prefix.as_str() {
             "" => format!("is not a pod: {error}"),
@@ -199,14 +205,17 @@ fn one(object: &mut Map<String, Value>, config: &Config, notes: &mut Vec<Note>) 
         })]
     })?;
     let decision = decide_alone(&namespace, &pod).map_err(|problem| vec![refused(problem)])?;
+    let mut warned = Vec::new();
     if decision == Decision::Inject {
         let injected = inject(&pod, &namespace, config)
             .map_err(|problems| problems.into_iter().map(refused).collect::<Vec<_>>())?;
+        warned.extend(warnings(&pod, config).into_iter().map(under));
         apply(place, &patch(&pod, &injected)).map_err(|problem| vec![failed(problem)])?;
     }
     notes.push(Note {
         object: name,
         decision,
+        warnings: warned,
     });
     Ok(())
 }

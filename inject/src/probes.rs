@@ -1,14 +1,17 @@
-//! The kubelet's probes and hooks of an application. The kubelet has no identity in the mesh, so under strict mutual TLS its
+//! The kubelet's probes of an application. The kubelet has no identity in the mesh, so under strict mutual TLS its
 //! plaintext calls are refused; they go to the proxy's admin port instead, which is never redirected, and the proxy calls
 //! the application in its place. What runs inside the container (`exec`), what goes to another host and what goes to a port
 //! that bypasses the proxy stays as it is.
+//!
+//! Hooks (`postStart`, `preStop`) are never sent that way: whoever reaches the admin port could then set one off, and a
+//! hook, unlike a probe, does something.
 
 use std::collections::BTreeMap;
 
 use api::names::{ADMIN_PORT, PROBE_PATH};
 use api::{Invalid, Ports};
 use k8s_openapi::api::core::v1::{
-    Container, GRPCAction, HTTPGetAction, HTTPHeader, LifecycleHandler, PodSpec, Probe, TCPSocketAction,
+    Container, GRPCAction, HTTPGetAction, HTTPHeader, PodSpec, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
@@ -19,7 +22,7 @@ use crate::parts::goes_on;
 pub(crate) type Targets = BTreeMap<String, Target>;
 
 /// What a probe calls in the application. The proxy's setting `HAUBERK_PROBES` is a JSON object of these, each under
-/// `<container>/<kind>`, where the kind is `startup`, `readiness`, `liveness`, `postStart` or `preStop`.
+/// `<container>/<kind>`, where the kind is `startup`, `readiness` or `liveness`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
@@ -65,10 +68,9 @@ pub struct Header {
     pub value: String,
 }
 
-/// Sends the pod's probes and hooks to the proxy, and says what the proxy is to call for them. `bypass` are the ports that
+/// Sends the pod's probes to the proxy, and says what the proxy is to call for them. `bypass` are the ports that
 /// are not redirected.
 pub(crate) fn rewrite(spec: &mut PodSpec, bypass: &Ports) -> Result<Targets, Vec<Invalid>> {
-    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
     let mut targets = Targets::new();
     let mut problems = Vec::new();
     for (list, container) in serving(spec) {
@@ -79,18 +81,6 @@ pub(crate) fn rewrite(spec: &mut PodSpec, bypass: &Ports) -> Result<Targets, Vec
             match target_of_probe(probe, &ports, &field) {
                 Ok(Some(target)) if !bypass.contains(target.port) => {
                     redirect(probe, &name, kind);
-                    targets.insert(key(&name, kind), target);
-                }
-                Ok(_) => {}
-                Err(problem) => problems.push(problem),
-            }
-        }
-        for (kind, hook) in hooks(container) {
-            let Some(http) = &hook.http_get else { continue };
-            let field = format!("spec.{list}[{name}].lifecycle.{kind}.httpGet");
-            match http_target(http, &ports, seconds(grace), &field) {
-                Ok(Some(target)) if !bypass.contains(target.port) => {
-                    hook.http_get = Some(to_proxy(&name, kind));
                     targets.insert(key(&name, kind), target);
                 }
                 Ok(_) => {}
@@ -130,19 +120,6 @@ pub(crate) fn restore(spec: &mut PodSpec, targets: &Targets) -> Vec<Invalid> {
                 None => problems.push(lost(&format!("spec.{list}[{name}].{kind}Probe"))),
             }
         }
-        for (kind, hook) in hooks(container) {
-            if !hook
-                .http_get
-                .as_ref()
-                .is_some_and(|http| is_ours(http, &name, kind))
-            {
-                continue;
-            }
-            match targets.get(&key(&name, kind)) {
-                Some(target) => hook.http_get = Some(http_action(target)),
-                None => problems.push(lost(&format!("spec.{list}[{name}].lifecycle.{kind}"))),
-            }
-        }
     }
     problems
 }
@@ -168,15 +145,6 @@ fn probes(container: &mut Container) -> impl Iterator<Item = (&'static str, &mut
         ("liveness", container.liveness_probe.as_mut()),
     ];
     all.into_iter().filter_map(|(kind, probe)| Some((kind, probe?)))
-}
-
-fn hooks(container: &mut Container) -> impl Iterator<Item = (&'static str, &mut LifecycleHandler)> {
-    let (start, stop) = container
-        .lifecycle
-        .as_mut()
-        .map_or((None, None), |l| (l.post_start.as_mut(), l.pre_stop.as_mut()));
-    let all = [("postStart", start), ("preStop", stop)];
-    all.into_iter().filter_map(|(kind, hook)| Some((kind, hook?)))
 }
 
 /// What a probe calls, when it calls the application over the network.
@@ -309,6 +277,11 @@ fn grpc_action(target: &Target) -> GRPCAction {
     }
 }
 
+/// The port that a probe or hook of the container means, where there is one.
+pub(crate) fn port_of(container: &Container, port: &IntOrString) -> Option<u16> {
+    NamedPorts::of(container).find(port)
+}
+
 /// The ports that a container gives names to: the kubelet looks nowhere else.
 struct NamedPorts(Vec<(String, i32)>);
 
@@ -322,7 +295,7 @@ impl NamedPorts {
         )
     }
 
-    fn resolve(&self, port: &IntOrString, field: &str) -> Result<u16, Invalid> {
+    fn find(&self, port: &IntOrString) -> Option<u16> {
         let number = match port {
             IntOrString::Int(number) => Some(*number),
             IntOrString::String(name) => {
@@ -331,8 +304,11 @@ impl NamedPorts {
                 named.map(|(_, number)| *number).or_else(|| name.parse().ok())
             }
         };
-        let number = number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
-        number.ok_or_else(|| {
+        number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)
+    }
+
+    fn resolve(&self, port: &IntOrString, field: &str) -> Result<u16, Invalid> {
+        self.find(port).ok_or_else(|| {
             let problem = match port {
                 IntOrString::Int(number) => format!("{number} is not a port: write a number from 1 to 65535"),
                 IntOrString::String(name) => format!(

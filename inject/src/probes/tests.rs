@@ -53,40 +53,19 @@ fn a_probe_over_the_network_goes_to_the_proxy_with_its_thresholds() {
 }
 
 #[test]
-fn every_kind_of_probe_and_hook_has_a_key_of_its_own() {
+fn every_kind_of_probe_has_a_key_of_its_own_and_hooks_stay() {
     let http = "{httpGet: {port: 80}}";
-    let (spec, targets) = rewritten(&format!(
-        "{{name: app, startupProbe: {http}, livenessProbe: {http}, readinessProbe: {http}, \
-         lifecycle: {{postStart: {http}, preStop: {http}}}}}"
+    let hooks = format!("{{postStart: {http}, preStop: {http}}}");
+    let (after, targets) = rewritten(&format!(
+        "{{name: app, startupProbe: {http}, livenessProbe: {http}, readinessProbe: {http}, lifecycle: {hooks}}}"
     ));
     let targets = targets.unwrap();
     let keys: Vec<_> = targets.keys().map(String::as_str).collect();
-    assert_eq!(
-        keys,
-        [
-            "app/liveness",
-            "app/postStart",
-            "app/preStop",
-            "app/readiness",
-            "app/startup"
-        ]
-    );
-    // A hook has as long as the pod has to end; a probe has a second unless it says more.
-    assert_eq!(
-        (
-            targets["app/preStop"].timeout_seconds,
-            targets["app/startup"].timeout_seconds
-        ),
-        (30, 1)
-    );
-    let stop = spec.containers[0]
-        .lifecycle
-        .as_ref()
-        .unwrap()
-        .pre_stop
-        .as_ref()
-        .unwrap();
-    assert!(is_ours(stop.http_get.as_ref().unwrap(), "app", "preStop"));
+    assert_eq!(keys, ["app/liveness", "app/readiness", "app/startup"]);
+    // A second, unless the probe says more.
+    assert_eq!(targets["app/startup"].timeout_seconds, 1);
+    let lifecycle = after.containers[0].lifecycle.clone();
+    assert_eq!(lifecycle, Some(serde_saphyr::from_str(&hooks).unwrap()));
 }
 
 #[test]
@@ -121,10 +100,6 @@ fn a_port_that_nobody_has_is_refused() {
             "{name: app, startupProbe: {grpc: {port: 70000}}}",
             "spec.containers[app].startupProbe.grpc.port",
         ),
-        (
-            "{name: app, lifecycle: {preStop: {httpGet: {port: web}}}}",
-            "spec.containers[app].lifecycle.preStop.httpGet.port",
-        ),
     ] {
         let problems = rewritten(container).1.unwrap_err();
         assert_eq!(problems.len(), 1);
@@ -154,8 +129,7 @@ fn what_was_rewritten_is_restored() {
         - name: app
           readinessProbe: {httpGet: {port: 80, path: /a, scheme: HTTPS, httpHeaders: [{name: A, value: b}]}, periodSeconds: 1}
           livenessProbe: {grpc: {port: 81, service: s}, timeoutSeconds: 1}
-          startupProbe: {tcpSocket: {port: 82}}
-          lifecycle: {preStop: {httpGet: {port: 83, path: /, scheme: HTTP}}}",
+          startupProbe: {tcpSocket: {port: 82}}",
     );
     let before = spec.clone();
     let targets = rewrite(&mut spec, &Ports::default()).unwrap();
@@ -164,5 +138,5 @@ fn what_was_rewritten_is_restored() {
     assert!(restore(&mut spec, &targets).is_empty());
     assert_eq!(spec, before);
     let problems = restore(&mut unknown, &Targets::new());
-    assert_eq!(problems.len(), 4, "{problems:?}");
+    assert_eq!(problems.len(), 3, "{problems:?}");
 }
