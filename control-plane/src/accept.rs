@@ -11,24 +11,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::authority::ServerIdentity;
-
 /// Time for TLS and the greeting together.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes under way; beyond this a new connection is closed at once.
 const MAX_HANDSHAKES: usize = 1024;
-
-/// TLS 1.3 with the operator's certificate, for one protocol.
-pub(crate) fn tls(identity: Arc<ServerIdentity>, protocol: &[u8]) -> Arc<rustls::ServerConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider has suites for TLS 1.3")
-        .with_no_client_auth()
-        .with_cert_resolver(identity);
-    config.alpn_protocols = vec![protocol.to_vec()];
-    Arc::new(config)
-}
 
 /// Accepts connections for as long as the receiver is held. `greet` makes of each what is served, within the time of the
 /// handshake; what does not get through is counted in `failed` and closed.

@@ -89,7 +89,7 @@ impl Admission {
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let failed = self.metrics.failed_handshakes.clone();
-        let tls = accept::tls(identity, b"http/1.1");
+        let tls = identity.tls(&[b"http/1.1"]);
         let mut connections = accept::accept(listener, tls, failed.clone(), |stream| async { Ok(stream) });
         let router = router(self);
         let (tell, told) = watch::channel(false);

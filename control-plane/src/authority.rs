@@ -1,32 +1,39 @@
-//! The certificate authority of the mesh: verifies join tokens, signs workloads' certificates, and issues the operator's
-//! own. `session` calls it for each request; `push` follows its trust bundle. Only the state directory decides which roots
-//! there are: a change there (a rotation) is seen within seconds and needs no restart.
+//! The certificate authority of the mesh: verifies who calls, signs workloads' certificates, and issues the operator's own.
+//! `session` calls it for each request; `push` and `kubernetes::trust_bundle` follow its trust bundle. Only the store
+//! (a directory, or a Secret) decides which roots there are and what signs: a change there (a rotation, a new
+//! intermediate) is seen within seconds and needs no restart.
 
+mod issuer;
+mod keys;
 mod request;
+mod review;
 mod root;
 mod rotate;
 mod server;
+mod signer;
 mod store;
 mod token;
+mod verify;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use api::{SpiffeId, TrustBundle};
 use tokio::sync::watch;
 
+pub use keys::Signs;
 pub use request::Refused;
 pub use rotate::{RotateError, Step, rotate};
 pub use server::ServerIdentity;
-pub use store::StoreError;
-pub use token::{Claims, TokenError, TokenKey};
+pub use store::secret::{AUTHORITY_SECRET, ISSUER_SECRET};
+pub use store::{Store, StoreError};
+pub use token::{TokenError, TokenKey};
+pub use verify::{Claims, Unverified, Verifier};
 
 use crate::metrics::AuthorityMetrics;
-use store::Roots;
+use keys::Keys;
 
-/// How often the state directory is looked at.
-const LOOK: Duration = Duration::from_secs(2);
 /// Service account of the operator, in the mesh's root namespace.
 pub const SERVICE_ACCOUNT: &str = "hauberk-control-plane";
 /// DNS name of the operator's Service, for clients that verify by address.
@@ -35,8 +42,6 @@ pub const SERVER_NAME: &str = "hauberk-control-plane.hauberk-system.svc";
 /// What an authority needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthoritySettings {
-    /// Where roots and keys are kept.
-    pub state_dir: PathBuf,
     /// Trust domain of every identity.
     pub trust_domain: String,
     /// Lifetime of certificates.
@@ -50,7 +55,7 @@ pub enum AuthorityError {
     #[error("trust-domain: {0}")]
     TrustDomain(api::Invalid),
     /// See [`StoreError`].
-    #[error("state-dir: {0}")]
+    #[error("the authority's keys: {0}")]
     Store(#[from] StoreError),
     /// The operator's own certificate could not be made.
     #[error("the operator's own certificate could not be made: {0}")]
@@ -61,30 +66,38 @@ pub enum AuthorityError {
 #[derive(Debug)]
 pub struct Authority {
     settings: AuthoritySettings,
+    store: Store,
     identity: SpiffeId,
-    tokens: TokenKey,
+    verifier: Verifier,
     trust: watch::Sender<Arc<Trust>>,
+    /// Why the last look at the store failed, or what is wrong there.
+    problem: Mutex<Option<String>>,
     metrics: AuthorityMetrics,
 }
 
-/// The roots of one moment, and the bundle made of them.
+/// What is held at one moment, and the bundle made of it.
 #[derive(Debug)]
 struct Trust {
-    roots: Roots,
+    keys: Keys,
     bundle: TrustBundle,
 }
 
 impl Trust {
-    fn new(roots: Roots, trust_domain: &str) -> Arc<Self> {
+    fn new(keys: Keys, trust_domain: &str) -> Arc<Self> {
         let bundle = TrustBundle {
             trust_domain: trust_domain.to_owned(),
-            roots: roots.roots.iter().map(|(_, r)| r.der.to_vec().into()).collect(),
+            roots: keys.trusted().iter().map(|r| r.to_vec().into()).collect(),
         };
-        Arc::new(Self { roots, bundle })
+        Arc::new(Self { keys, bundle })
     }
 
-    fn signer(&self) -> &root::Root {
-        &self.roots.roots[self.roots.signer].1
+    fn signer(&self) -> &signer::Signer {
+        self.keys.signer()
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        let (one, two) = (self.signer(), other.signer());
+        self.bundle == other.bundle && one.der == two.der && one.intermediates == two.intermediates
     }
 }
 
@@ -103,7 +116,7 @@ impl Bundles {
 /// A workload's new certificate.
 #[derive(Debug, Clone)]
 pub struct Signed {
-    /// X.509, DER: the workload's certificate; roots sign directly, so there are no intermediates.
+    /// X.509, DER: the workload's certificate, and the intermediates between it and a root, if there are any.
     pub chain: Vec<Vec<u8>>,
     /// Roots to verify peers with.
     pub bundle: TrustBundle,
@@ -114,33 +127,48 @@ pub struct Signed {
 pub struct AuthorityHealth {
     /// Roots in the bundle.
     pub roots: usize,
-    /// When the root that signs expires.
+    /// What signs.
+    pub signs: Signs,
+    /// When what signs, or a certificate above it, expires.
     pub expires: SystemTime,
-    /// Whether the root that signs has expired.
+    /// Whether that is over.
     pub expired: bool,
+    /// Why the keys cannot be read as they are now; those known before stay in use.
+    pub problem: Option<String>,
+}
+
+/// The operator's own identity in a trust domain.
+pub(crate) fn operator(trust_domain: &str) -> Result<SpiffeId, api::Invalid> {
+    SpiffeId::new(trust_domain, api::names::ROOT_NAMESPACE, SERVICE_ACCOUNT)
 }
 
 impl Authority {
-    /// Opens the state directory; an empty one becomes a new authority.
+    /// Opens a store; an empty one becomes a new authority. The store decides how callers prove who they are: with join
+    /// tokens where it is a directory, with their service accounts' tokens where it is in Kubernetes.
     ///
     /// # Errors
-    /// When the state directory cannot be used as it is, with what to do about it.
-    pub fn open(settings: AuthoritySettings, metrics: AuthorityMetrics) -> Result<Arc<Self>, AuthorityError> {
-        let identity = SpiffeId::new(
-            &settings.trust_domain,
-            api::names::ROOT_NAMESPACE,
-            SERVICE_ACCOUNT,
-        )
-        .map_err(AuthorityError::TrustDomain)?;
-        let tokens = store::token_key(&settings.state_dir)?;
-        let roots = store::open(&settings.state_dir, &settings.trust_domain, SystemTime::now())?;
-        let trust = Trust::new(roots, &settings.trust_domain);
+    /// When the store cannot be used as it is, with what to do about it.
+    pub async fn open(
+        settings: AuthoritySettings,
+        store: Store,
+        metrics: AuthorityMetrics,
+    ) -> Result<Arc<Self>, AuthorityError> {
+        let identity = operator(&settings.trust_domain).map_err(AuthorityError::TrustDomain)?;
+        let keys = store.open(&settings.trust_domain, SystemTime::now()).await?;
+        let verifier = store.verifier(&metrics.reviews)?;
+        let problem = keys.problem.clone();
+        if let Some(problem) = &problem {
+            tracing::error!(problem, "{UNUSABLE}");
+        }
+        let trust = Trust::new(keys, &settings.trust_domain);
         metrics.root_expiry.set(unix(trust.signer().not_after));
         Ok(Arc::new(Self {
             settings,
+            store,
             identity,
-            tokens,
+            verifier,
             trust: watch::Sender::new(trust),
+            problem: Mutex::new(problem),
             metrics,
         }))
     }
@@ -148,9 +176,9 @@ impl Authority {
     /// Who the bearer of a token is.
     ///
     /// # Errors
-    /// When the token is malformed, of another key, or over.
-    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        self.tokens.verify(token, SystemTime::now())
+    /// When the token is not accepted, or whoever knows cannot be asked now.
+    pub async fn verify(&self, token: &str) -> Result<Claims, Unverified> {
+        self.verifier.verify(token).await
     }
 
     /// Signs a certificate request for the bearer of `claims`, and for nobody else.
@@ -181,7 +209,7 @@ impl Authority {
             .issue(&identity, &[], &key, now, self.settings.lifetime)
             .map_err(|e| Refused::Signing(e.to_string()))?;
         Ok(Signed {
-            chain: vec![issued.der.to_vec()],
+            chain: issued.chain.iter().map(|der| der.to_vec()).collect(),
             bundle: trust.bundle.clone(),
         })
     }
@@ -204,6 +232,12 @@ impl Authority {
         self.trust.borrow().bundle.clone()
     }
 
+    /// The same roots as PEM, one after another: what a proxy starts from, and what a webhook's `caBundle` holds.
+    #[must_use]
+    pub fn roots_pem(&self) -> String {
+        keys::pem(self.trust.borrow().bundle.roots.iter().map(|root| &root[..]))
+    }
+
     /// The changes of the bundle from now on.
     #[must_use]
     pub fn bundles(&self) -> Bundles {
@@ -216,40 +250,48 @@ impl Authority {
         let trust = self.trust.borrow();
         let expires = trust.signer().not_after;
         AuthorityHealth {
-            roots: trust.roots.roots.len(),
+            roots: trust.bundle.roots.len(),
+            signs: trust.keys.signs,
             expires,
             expired: expires <= SystemTime::now(),
+            problem: self
+                .problem
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
         }
     }
 
-    /// The state directory.
+    /// The state directory, where there is one.
     #[must_use]
-    pub fn state_dir(&self) -> &Path {
-        &self.settings.state_dir
+    pub fn state_dir(&self) -> Option<&Path> {
+        self.store.path()
     }
 
-    /// Looks for changes of the state directory, for ever.
+    /// Looks for changes of the store, for ever.
     pub async fn watch(&self) {
-        let mut tick = tokio::time::interval(LOOK);
+        let mut tick = tokio::time::interval(self.store.look_every());
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.look();
+            self.look().await;
         }
     }
 
-    /// Takes over the roots as they are in the state directory; what cannot be read leaves them as they were.
-    fn look(&self) {
-        let roots = match store::load(&self.settings.state_dir, &self.settings.trust_domain) {
-            Ok(roots) => roots,
+    /// Takes over the keys as they are in the store; what cannot be read leaves them as they were.
+    async fn look(&self) {
+        let trust_domain = &self.settings.trust_domain;
+        let keys = match self.store.load(trust_domain, SystemTime::now()).await {
+            Ok(keys) => keys,
             Err(error) => {
-                tracing::error!(%error, "the state directory cannot be read; the last known roots stay in use");
+                self.note(Some(error.to_string()), KEPT);
                 return;
             }
         };
-        let next = Trust::new(roots, &self.settings.trust_domain);
+        self.note(keys.problem.clone(), UNUSABLE);
+        let next = Trust::new(keys, trust_domain);
         let changed = self.trust.send_if_modified(|trust| {
-            let same = trust.bundle == next.bundle && trust.signer().der == next.signer().der;
+            let same = trust.same(&next);
             if !same {
                 *trust = next;
             }
@@ -258,16 +300,34 @@ impl Authority {
         if changed {
             let health = self.health();
             self.metrics.root_expiry.set(unix(health.expires));
-            tracing::info!(roots = health.roots, "the roots of the mesh have changed");
+            let signs = self.trust.borrow().keys.signs;
+            tracing::info!(roots = health.roots, signer = %signs, "the keys of the authority have changed");
         }
     }
+
+    /// Remembers what is wrong; says so when it is new, and when it is over.
+    fn note(&self, problem: Option<String>, meaning: &str) {
+        let mut known = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == problem {
+            return;
+        }
+        match &problem {
+            Some(problem) => tracing::error!(problem, "{meaning}"),
+            None => tracing::info!("the authority's keys can be read again, and are fit"),
+        }
+        *known = problem;
+    }
 }
+
+const KEPT: &str = "the authority's keys cannot be read; those known before stay in use";
+const UNUSABLE: &str = "the intermediate cannot be used, and does not sign";
 
 fn unix(time: SystemTime) -> i64 {
     i64::try_from(token::unix(time)).unwrap_or(i64::MAX)
 }
 
-/// Makes a join token with the key of a state directory, which is made where there is none yet.
+/// Makes a join token with the key of a state directory, which is made where there is none yet. (There are none in
+/// Kubernetes: pods have tokens of their own there.)
 ///
 /// # Errors
 /// When a name is not a Kubernetes name, or the key cannot be read or made.
@@ -284,73 +344,11 @@ pub fn mint(
         !pod.is_empty() && pod.len() <= 253,
         "pod: must have 1 to 253 bytes"
     );
-    let key = store::token_key(state_dir)?;
+    let key = store::directory::token_key(state_dir)?;
     Ok(key.mint(namespace, service_account, pod, SystemTime::now(), lifetime))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metrics::Metrics;
-
-    fn settings(dir: &Path) -> AuthoritySettings {
-        AuthoritySettings {
-            state_dir: dir.to_owned(),
-            trust_domain: "cluster.local".to_owned(),
-            lifetime: Duration::from_secs(3600),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_rotation_in_the_state_directory_changes_bundle_and_signer_without_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::open(settings(dir.path()), Metrics::new().authority).unwrap();
-        let step = || rotate(dir.path(), "cluster.local", Duration::ZERO, SystemTime::now()).unwrap();
-        let old = authority.bundle();
-        let mut changes = authority.trust.subscribe();
-
-        step();
-        authority.look();
-        assert!(changes.has_changed().unwrap());
-        let both = authority.bundle();
-        assert_eq!((both.roots.len(), &both.roots[0]), (2, &old.roots[0]));
-
-        step();
-        authority.look();
-        assert_eq!(
-            authority.trust.borrow().signer().der.as_ref(),
-            both.roots[1].as_ref()
-        );
-        step();
-        authority.look();
-        assert_eq!(authority.bundle().roots, both.roots[1..]);
-        changes.borrow_and_update();
-        authority.look();
-        assert!(!changes.has_changed().unwrap(), "nothing changed this time");
-    }
-
-    #[tokio::test]
-    async fn a_broken_state_directory_leaves_the_known_roots_in_use() {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::open(settings(dir.path()), Metrics::new().authority).unwrap();
-        let before = authority.bundle();
-        std::fs::remove_dir_all(dir.path().join("roots")).unwrap();
-        authority.look();
-        assert_eq!(authority.bundle(), before);
-    }
-
-    #[test]
-    fn a_token_is_made_only_for_names_that_can_form_an_identity() {
-        let dir = tempfile::tempdir().unwrap();
-        let day = Duration::from_secs(86400);
-        assert!(mint(dir.path(), "shop", "reviews", "r-0", day).is_ok());
-        for (ns, sa, pod) in [
-            ("Shop", "reviews", "r"),
-            ("shop", "", "r"),
-            ("shop", "a/b", "r"),
-            ("shop", "r", ""),
-        ] {
-            assert!(mint(dir.path(), ns, sa, pod, day).is_err(), "{ns} {sa} {pod}");
-        }
-    }
-}
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,12 @@
 pub mod capabilities;
 pub mod lease;
 pub mod rbac;
+pub mod trust_bundle;
 
+pub(crate) mod answer;
 mod backoff;
+#[cfg(test)]
+pub(crate) mod fake;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -25,3 +25,4 @@ mod scripted;
 
 pub mod admin;
 pub mod metrics;
+pub mod run;

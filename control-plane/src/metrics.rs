@@ -183,6 +183,7 @@ impl PushMetrics {
 pub struct SessionMetrics {
     pub(crate) failed_handshakes: Counter,
     pub(crate) refused_tokens: Counter,
+    pub(crate) unverified_tokens: Counter,
     pub(crate) protocol_errors: Counter,
 }
 
@@ -191,6 +192,7 @@ impl SessionMetrics {
         let metrics = Self {
             failed_handshakes: Counter::default(),
             refused_tokens: Counter::default(),
+            unverified_tokens: Counter::default(),
             protocol_errors: Counter::default(),
         };
         registry.register(
@@ -202,6 +204,11 @@ impl SessionMetrics {
             "refused_tokens",
             "Calls refused for their token",
             metrics.refused_tokens.clone(),
+        );
+        registry.register(
+            "unverified_tokens",
+            "Calls answered with \"unavailable\" because their token could not be verified at the time",
+            metrics.unverified_tokens.clone(),
         );
         registry.register(
             "protocol_errors",
@@ -219,16 +226,39 @@ pub struct AuthorityMetrics {
     pub(crate) refused: Counter,
     pub(crate) root_expiry: Gauge,
     pub(crate) server_expiry: Gauge,
+    pub(crate) reviews: ReviewMetrics,
+    pub(crate) bundles_written: Counter,
+    pub(crate) bundles_failed: Counter,
+}
+
+/// What becomes of tokens that Kubernetes is to review.
+#[derive(Debug, Clone)]
+pub struct ReviewMetrics {
+    pub(crate) accepted: Counter,
+    pub(crate) denied: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) known: Counter,
 }
 
 impl AuthorityMetrics {
     fn register(registry: &mut Registry) -> Self {
         let requests = Family::<ResultLabel, Counter>::default();
+        let reviews = Family::<ResultLabel, Counter>::default();
+        let bundles = Family::<ResultLabel, Counter>::default();
+        let review = |result| reviews.get_or_create_owned(&ResultLabel { result });
         let metrics = Self {
             signed: requests.get_or_create_owned(&ResultLabel { result: "signed" }),
             refused: requests.get_or_create_owned(&ResultLabel { result: "refused" }),
             root_expiry: Gauge::default(),
             server_expiry: Gauge::default(),
+            reviews: ReviewMetrics {
+                accepted: review("accepted"),
+                denied: review("denied"),
+                failed: review("failed"),
+                known: review("known"),
+            },
+            bundles_written: bundles.get_or_create_owned(&ResultLabel { result: "written" }),
+            bundles_failed: bundles.get_or_create_owned(&ResultLabel { result: "failed" }),
         };
         registry.register(
             "certificate_requests",
@@ -236,8 +266,18 @@ impl AuthorityMetrics {
             requests,
         );
         registry.register(
+            "token_reviews",
+            "Tokens of Kubernetes service accounts, by result; `known` were answered from a review of the last minute",
+            reviews,
+        );
+        registry.register(
+            "trust_bundle_writes",
+            "Writes of the ConfigMaps with the trust bundle, by result",
+            bundles,
+        );
+        registry.register(
             "root_expiry_timestamp_seconds",
-            "When the root that signs now expires, in Unix time",
+            "When the root or intermediate that signs now expires, in Unix time",
             metrics.root_expiry.clone(),
         );
         registry.register(

@@ -1,5 +1,5 @@
 //! The operator's gRPC server: `Identity.Sign` and `Config.Stream`, over TLS 1.3 with the authority's certificate. Every
-//! call proves itself with a join token. Whatever one client sends, the server and all other sessions live on.
+//! call proves itself with a token. Whatever one client sends, the server and all other sessions live on.
 
 mod decode;
 mod greeting;
@@ -19,7 +19,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::accept;
-use crate::authority::{Authority, Claims, Refused, ServerIdentity};
+use crate::authority::{Authority, Claims, Refused, ServerIdentity, Unverified};
 use crate::metrics::SessionMetrics;
 use crate::push::{HubHandle, OutboxStream};
 
@@ -54,7 +54,7 @@ impl Server {
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let failed = self.metrics.failed_handshakes.clone();
-        let connections = accept::accept(listener, accept::tls(identity, b"h2"), failed, greeting::greet);
+        let connections = accept::accept(listener, identity.tls(&[b"h2"]), failed, greeting::greet);
         let connections = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
         let config = ConfigServer::new(self.clone())
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
@@ -73,13 +73,23 @@ impl Server {
         Ok(())
     }
 
-    fn bearer(&self, metadata: &MetadataMap) -> Result<Claims, Status> {
-        let claims =
-            token(metadata).and_then(|token| self.authority.verify(token).map_err(|e| e.to_string()));
-        claims.map_err(|reason| {
-            self.metrics.refused_tokens.inc();
-            tracing::warn!(reason, "refused a call");
-            Status::unauthenticated(reason)
+    async fn bearer(&self, metadata: &MetadataMap) -> Result<Claims, Status> {
+        let verified = match token(metadata) {
+            Ok(token) => self.authority.verify(token).await,
+            Err(reason) => Err(Unverified::Denied(reason)),
+        };
+        verified.map_err(|unverified| match unverified {
+            Unverified::Denied(reason) => {
+                self.metrics.refused_tokens.inc();
+                tracing::warn!(reason, "refused a call");
+                Status::unauthenticated(reason)
+            }
+            // Not the caller's fault: it comes again, and what it has holds on.
+            Unverified::Unavailable(reason) => {
+                self.metrics.unverified_tokens.inc();
+                tracing::warn!(reason, "could not verify a call");
+                Status::unavailable(reason)
+            }
         })
     }
 }
@@ -87,13 +97,13 @@ impl Server {
 fn token(metadata: &MetadataMap) -> Result<&str, String> {
     let header = metadata
         .get("authorization")
-        .ok_or("authorization: is missing; send \"Bearer <join token>\"")?;
+        .ok_or("authorization: is missing; send \"Bearer <token>\"")?;
     let text = header
         .to_str()
         .map_err(|_| "authorization: has characters that no token has")?;
     Ok(text
         .strip_prefix("Bearer ")
-        .ok_or("authorization: must be \"Bearer <join token>\"")?)
+        .ok_or("authorization: must be \"Bearer <token>\"")?)
 }
 
 #[tonic::async_trait]
@@ -102,7 +112,7 @@ impl Identity for Server {
         &self,
         request: Request<proto::SignRequest>,
     ) -> Result<Response<proto::SignResponse>, Status> {
-        let claims = self.bearer(request.metadata())?;
+        let claims = self.bearer(request.metadata()).await?;
         let proto::SignRequest { csr } = request.into_inner();
         match self.authority.sign(&claims, &csr) {
             Ok(signed) => {
@@ -138,7 +148,7 @@ impl Config for Server {
         &self,
         request: Request<Streaming<proto::ProxyMessage>>,
     ) -> Result<Response<OutboxStream>, Status> {
-        let claims = self.bearer(request.metadata())?;
+        let claims = self.bearer(request.metadata()).await?;
         let outbox = self.hub.outbox();
         let session = stream::run(
             claims,

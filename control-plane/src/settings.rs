@@ -28,7 +28,7 @@ pub enum Command {
     /// Show the status of a running operator.
     Status(Status),
     /// Take the next step of a root's rotation.
-    RotateRoot(AuthoritySettings),
+    RotateRoot(RotateRoot),
 }
 
 /// Settings of `run`.
@@ -36,10 +36,8 @@ pub enum Command {
 pub struct Run {
     /// Where objects come from, and with that where the operator keeps its own state.
     pub source: SourceSettings,
-    /// Trust domain of every identity.
-    pub trust_domain: String,
-    /// Lifetime of workloads' certificates.
-    pub certificate_lifetime: Duration,
+    /// Settings of the authority.
+    pub authority: AuthoritySettings,
     /// Address on which proxies are served.
     pub listen: SocketAddr,
     /// Address of health, metrics and status.
@@ -63,12 +61,36 @@ pub enum SourceSettings {
         state_dir: PathBuf,
     },
     /// The API server of the cluster that the operator runs in, or that KUBECONFIG names. Roots and keys are kept there.
-    Kubernetes {
-        /// Name of the operator's pod: its identity in the election of the replica that writes.
-        pod: String,
-        /// Namespace of the operator's pod.
-        namespace: String,
-    },
+    Kubernetes(KubernetesSettings),
+}
+
+/// Settings of the operator in a Kubernetes cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// Name of the operator's pod: its identity in the election of the replica that writes.
+    pub pod: String,
+    /// Namespace of the operator's pod.
+    pub namespace: String,
+    /// File that says what injected proxies are like; without it as they come.
+    pub injection: Option<PathBuf>,
+}
+
+/// Settings of `rotate-root`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RotateRoot {
+    /// Where the roots are.
+    pub keys: KeysAt,
+    /// Settings of the authority.
+    pub authority: AuthoritySettings,
+}
+
+/// Where the authority's roots and keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeysAt {
+    /// In this directory.
+    Directory(PathBuf),
+    /// In the Secret of the cluster that the process runs in, or that KUBECONFIG names.
+    Kubernetes,
 }
 
 /// Settings of `token`.
@@ -196,7 +218,14 @@ fn read_from(
             admin: values.get("admin", value::address)?,
             output: values.get("output", value::format)?,
         })),
-        CommandName::RotateRoot => authority(&values).map(Command::RotateRoot),
+        CommandName::RotateRoot => Ok(Command::RotateRoot(RotateRoot {
+            keys: if values.get("source", value::in_kubernetes)? {
+                KeysAt::Kubernetes
+            } else {
+                KeysAt::Directory(values.get("state-dir", value::path)?)
+            },
+            authority: authority(&values)?,
+        })),
     }
 }
 
@@ -212,16 +241,16 @@ fn run(values: &Values) -> Result<Run, SettingsError> {
                 "state-dir",
                 "is used by the source `directory` only, for with `kubernetes` roots and keys are in a Secret: remove it",
             )?;
-            SourceSettings::Kubernetes {
+            SourceSettings::Kubernetes(KubernetesSettings {
                 pod: values.get("pod", value::name)?,
                 namespace: values.get("namespace", value::name)?,
-            }
+                injection: values.optional("injection", value::path)?,
+            })
         }
     };
     Ok(Run {
         source,
-        trust_domain: values.get("trust-domain", value::trust_domain)?,
-        certificate_lifetime: values.get("certificate-lifetime", value::certificate_lifetime)?,
+        authority: authority(values)?,
         listen: values.get("listen", value::address)?,
         admin: values.get("admin", value::address)?,
         webhook: values.get("webhook", value::address)?,
@@ -232,7 +261,6 @@ fn run(values: &Values) -> Result<Run, SettingsError> {
 
 fn authority(values: &Values) -> Result<AuthoritySettings, SettingsError> {
     Ok(AuthoritySettings {
-        state_dir: values.get("state-dir", value::path)?,
         trust_domain: values.get("trust-domain", value::trust_domain)?,
         lifetime: values.get("certificate-lifetime", value::certificate_lifetime)?,
     })
@@ -367,6 +395,15 @@ impl Values {
                 problem: problem.to_owned(),
             }),
         }
+    }
+
+    fn optional<T>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, SettingsError> {
+        let said = self.values.contains_key(name);
+        said.then(|| self.get(name, parse)).transpose()
     }
 
     fn get<T>(

@@ -191,6 +191,18 @@ impl World {
         self.namespaces.get(&name.to_owned()).map(|labels| &**labels)
     }
 
+    /// Every namespace with its labels, in no order that means anything.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, String>)> {
+        self.namespaces
+            .iter()
+            .map(|(name, labels)| (name.as_str(), &**labels))
+    }
+
+    /// Every pod, in no order that means anything.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values().map(|pod| &**pod)
+    }
+
     /// A Service.
     #[must_use]
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use crate::source::{Failing, Feed};
+use crate::authority::Signs;
 
 /// A hub that takes longer than this for one event does not work any more.
 const HUB: Duration = Duration::from_secs(5);
@@ -14,6 +15,8 @@ const HUB: Duration = Duration::from_secs(5);
 const LOW_DISK: u64 = 16 << 20;
 /// A root that ends within this time must be rotated now.
 const ROOT_ENDS: Duration = Duration::from_secs(30 * 24 * 3600);
+/// An intermediate that ends within this time must be replaced now; whoever issues it may give it a short life.
+const INTERMEDIATE_ENDS: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -105,13 +108,10 @@ impl Health {
 }
 
 pub(crate) async fn examine(admin: &Admin) -> Health {
-    let disk = disk(admin.authority.state_dir());
-    let dependencies = vec![
-        source(admin),
-        authority(admin),
-        hub(admin).await,
-        state_dir(admin, disk.as_ref()),
-    ];
+    let disk = admin.authority.state_dir().and_then(disk);
+    let mut dependencies = vec![source(admin), authority(admin), hub(admin).await];
+    let state_dir = admin.authority.state_dir();
+    dependencies.extend(state_dir.map(|path| self::state_dir(path, disk.as_ref())));
     let worst = dependencies.iter().map(|d| d.status).max();
     Health {
         status: worst.unwrap_or(Standing::Ok),
@@ -175,19 +175,25 @@ fn authority(admin: &Admin) -> Dependency {
     let (status, detail) = match left {
         Err(_) => (
             Standing::Failing,
-            "the root has expired: rotate it with `rotate-root`".to_owned(),
+            "what signs has expired: rotate it with `rotate-root`, or replace the intermediate if you brought one"
+                .to_owned(),
         ),
         Ok(left) => {
             let days = left.as_secs() / 86400;
-            let status = if left < ROOT_ENDS {
+            let ends = match health.signs {
+                Signs::Root(_) => ROOT_ENDS,
+                Signs::Issuer => INTERMEDIATE_ENDS,
+            };
+            let status = if left < ends || health.problem.is_some() {
                 Standing::Degraded
             } else {
                 Standing::Ok
             };
             let roots = health.roots;
+            let problem = health.problem.map(|p| format!("; {p}")).unwrap_or_default();
             (
                 status,
-                format!("roots in the bundle: {roots}; the one that signs ends in {days} days"),
+                format!("roots in the bundle: {roots}; what signs ends in {days} days{problem}"),
             )
         }
     };
@@ -212,8 +218,8 @@ async fn hub(admin: &Admin) -> Dependency {
     }
 }
 
-fn state_dir(admin: &Admin, disk: Option<&Disk>) -> Dependency {
-    let path = admin.authority.state_dir().display();
+fn state_dir(path: &Path, disk: Option<&Disk>) -> Dependency {
+    let path = path.display();
     let (status, detail) = match disk {
         None => (Standing::Degraded, format!("{path} cannot be examined")),
         Some(disk) if disk.free_bytes < LOW_DISK => {

@@ -1,7 +1,7 @@
 //! Tests of the admin server over loopback.
 
 use super::*;
-use crate::authority::AuthoritySettings;
+use crate::authority::{AuthoritySettings, Store};
 use crate::push::{Compiler, Hub};
 use crate::state::World;
 
@@ -15,11 +15,12 @@ async fn start() -> Running {
     let dir = tempfile::tempdir().unwrap();
     let metrics = Metrics::new();
     let settings = AuthoritySettings {
-        state_dir: dir.path().to_owned(),
         trust_domain: "cluster.local".to_owned(),
         lifetime: std::time::Duration::from_secs(3600),
     };
-    let authority = Authority::open(settings, metrics.authority.clone()).unwrap();
+    let authority = Authority::open(settings, Store::directory(dir.path()), metrics.authority.clone())
+        .await
+        .unwrap();
     let (hub, running) = Hub::new(
         Compiler::of_world(),
         Arc::new(World::default()),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::authority::{Authority, AuthoritySettings};
+use crate::authority::{Authority, AuthoritySettings, Store};
 use crate::metrics::Metrics;
 use crate::state::World;
 use crate::state::testing::{shop, virtual_service, with, world};
@@ -221,13 +221,14 @@ async fn what_is_malformed_is_said_to_be() {
     assert_eq!(post_body(&running.router, "/other", "{}").await.0, 404);
 }
 
-fn authority(dir: &std::path::Path) -> Arc<Authority> {
+async fn authority(dir: &std::path::Path) -> Arc<Authority> {
     let settings = AuthoritySettings {
-        state_dir: dir.to_owned(),
         trust_domain: "cluster.local".to_owned(),
         lifetime: Duration::from_secs(3600),
     };
-    Authority::open(settings, Metrics::new().authority).unwrap()
+    Authority::open(settings, Store::directory(dir), Metrics::new().authority)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -235,7 +236,7 @@ async fn it_is_served_over_tls_until_told_to_stop() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let dir = tempfile::tempdir().unwrap();
-    let authority = authority(dir.path());
+    let authority = authority(dir.path()).await;
     let identity = ServerIdentity::new(&authority).unwrap();
     let (_source, source) = watch::channel(SourceReport {
         loaded: true,

@@ -30,7 +30,10 @@ pub enum Refused {
     #[error("token: {0}")]
     Identity(String),
     /// The root that signs has expired.
-    #[error("the root certificate has expired: rotate it with `hauberk-control-plane rotate-root`")]
+    #[error(
+        "the certificate that signs has expired: rotate it with `hauberk-control-plane rotate-root`, or replace the \
+         intermediate if you brought one"
+    )]
     RootExpired,
     /// The signing itself failed.
     #[error("the certificate could not be made: {0}")]

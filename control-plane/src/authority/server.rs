@@ -1,5 +1,5 @@
 //! The operator's own certificate: issued by its authority, renewed at half of its life or when another root signs, and
-//! swapped under the running TLS server. `session` serves with it.
+//! swapped under the running TLS servers: `session` serves with it, and so does the webhook.
 
 use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
@@ -36,7 +36,20 @@ impl ServerIdentity {
         }))
     }
 
-    fn get(&self) -> Arc<CertifiedKey> {
+    /// TLS 1.3 with the newest certificate, for these protocols (ALPN). Clients show no certificate.
+    #[must_use]
+    pub fn tls(self: &Arc<Self>, protocols: &[&[u8]]) -> Arc<rustls::ServerConfig> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider has suites for TLS 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as _);
+        config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+        Arc::new(config)
+    }
+
+    pub(crate) fn get(&self) -> Arc<CertifiedKey> {
         self.current
             .read()
             .expect("the lock is held only to copy or set a pointer")
@@ -88,7 +101,7 @@ fn issue(authority: &Authority) -> Result<(Arc<CertifiedKey>, std::time::Duratio
     let half_life = issued.not_after.duration_since(now).unwrap_or_default() / 2;
     // At least a second, so that an expired root does not make this spin.
     let half_life = half_life.max(std::time::Duration::from_secs(1));
-    Ok((Arc::new(CertifiedKey::new(vec![issued.der], key)), half_life))
+    Ok((Arc::new(CertifiedKey::new(issued.chain, key)), half_life))
 }
 
 #[cfg(test)]
@@ -96,18 +109,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::authority::AuthoritySettings;
+    use crate::authority::{AuthoritySettings, Store};
     use crate::metrics::Metrics;
 
     #[tokio::test(start_paused = true)]
     async fn the_certificate_is_swapped_at_half_of_its_life() {
         let dir = tempfile::tempdir().unwrap();
         let settings = AuthoritySettings {
-            state_dir: dir.path().to_owned(),
             trust_domain: "cluster.local".to_owned(),
             lifetime: Duration::from_secs(3600),
         };
-        let authority = Authority::open(settings, Metrics::new().authority).unwrap();
+        let authority = Authority::open(settings, Store::directory(dir.path()), Metrics::new().authority)
+            .await
+            .unwrap();
         let server = ServerIdentity::new(&authority).unwrap();
         let renewing = {
             let (server, authority) = (server.clone(), authority.clone());

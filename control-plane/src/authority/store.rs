@@ -1,36 +1,31 @@
-//! The state directory: roots, which of them signs, the key of join tokens, and the bundle for proxies to start from.
-//! Used by `authority` at start and on each look for changes, and by the commands `token` and `rotate-root`.
-//!
-//! ```text
-//! state-dir/roots/<number>/{certificate.pem, key.pem}   a root; the directory appears whole or not at all
-//! state-dir/signer                                      the number of the root that signs
-//! state-dir/token.key                                   32 random bytes, base64
-//! state-dir/roots.pem                                   every root's certificate, oldest first
-//! ```
-//!
-//! Every file is written beside its place, flushed, and moved there, so that a crash leaves the old content or the new.
-//! What is missing or does not fit is an error that names the file: this module never replaces a key it cannot read.
+//! Where an authority keeps its roots and keys: a directory, or a Secret in Kubernetes. Used by `authority` at start and
+//! on each look for changes, and by the commands `token` and `rotate-root`. Neither home ever replaces a key that it
+//! cannot read: what is missing or does not fit is an error that names it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+pub(crate) mod directory;
+pub(crate) mod secret;
+
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use super::AuthorityError;
+use super::keys::Keys;
+use super::rotate::{self, RotateError, Step};
+use super::verify::Verifier;
+use secret::SecretStore;
 
-use super::root::{self, Root, RootPem};
-use super::token::{KEY_LEN, TokenKey};
+/// Where an authority keeps its roots and keys.
+#[derive(Debug, Clone)]
+pub struct Store(Home);
 
-const ROOTS: &str = "roots";
-const SIGNER: &str = "signer";
-const TOKEN_KEY: &str = "token.key";
-const BUNDLE: &str = "roots.pem";
-const CERTIFICATE: &str = "certificate.pem";
-const KEY: &str = "key.pem";
+#[derive(Debug, Clone)]
+enum Home {
+    Directory(PathBuf),
+    Secret(SecretStore),
+}
 
-/// What is wrong with a state directory.
+/// What is wrong with a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system refused.
@@ -42,341 +37,101 @@ pub enum StoreError {
         error: io::Error,
     },
     /// The content is incomplete or does not fit together.
-    #[error("{path}: {problem}")]
+    #[error("{place}: {problem}")]
     Broken {
-        /// The file or directory.
-        path: PathBuf,
+        /// The file, or the Secret and its key.
+        place: String,
         /// What is wrong, and the remedy.
         problem: String,
+    },
+    /// The API server refused, or did not answer.
+    #[error("{place}: {problem}")]
+    Api {
+        /// The object that was asked for.
+        place: String,
+        /// What the API server said.
+        problem: String,
+        /// Whether asking again may help.
+        passing: bool,
     },
     /// A key could not be made.
     #[error("a root could not be made: {0}")]
     Create(#[from] rcgen::Error),
 }
 
-const RESTORE: &str = "restore it from a backup, or start with an empty state directory, which makes a new authority \
-                       that every proxy must learn anew";
-
-fn io(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    let path = path.to_owned();
-    move |error| StoreError::Io { path, error }
-}
-
-fn broken(path: PathBuf, problem: impl Into<String>) -> StoreError {
-    StoreError::Broken {
-        path,
-        problem: problem.into(),
-    }
-}
-
-/// The roots of a state directory, oldest first, and the one that signs.
-#[derive(Debug)]
-pub(crate) struct Roots {
-    pub(crate) roots: Vec<(u32, Root)>,
-    pub(crate) signer: usize,
-}
-
-/// Reads the roots; makes the first one in an empty directory.
-pub(crate) fn open(dir: &Path, trust_domain: &str, now: SystemTime) -> Result<Roots, StoreError> {
-    make_dir(dir)?;
-    if numbers(dir)?.is_empty() {
-        if dir.join(SIGNER).exists() || dir.join(BUNDLE).exists() {
-            let problem = format!("is missing or empty, though there was a root before: {RESTORE}");
-            return Err(broken(dir.join(ROOTS), problem));
-        }
-        add(dir, trust_domain, now)?;
-    }
-    let roots = load(dir, trust_domain)?;
-    write_bundle(dir, &roots)?;
-    Ok(roots)
-}
-
-/// Reads the roots as they are; none is an error.
-pub(crate) fn load(dir: &Path, trust_domain: &str) -> Result<Roots, StoreError> {
-    let mut roots = Vec::new();
-    for number in numbers(dir)? {
-        let path = dir.join(ROOTS).join(number.to_string());
-        let read = |name: &str| {
-            let file = path.join(name);
-            fs::read_to_string(&file).map_err(|e| match e.kind() {
-                io::ErrorKind::NotFound => broken(file, format!("is missing: {RESTORE}")),
-                _ => io(&file)(e),
-            })
-        };
-        let pem = RootPem {
-            certificate: read(CERTIFICATE)?,
-            key: read(KEY)?,
-        };
-        let root = Root::parse(&pem, trust_domain).map_err(|problem| broken(path.clone(), problem))?;
-        roots.push((number, root));
-    }
-    if roots.is_empty() {
-        let problem =
-            "is missing or empty: there is no authority yet; the operator makes one when it first starts";
-        return Err(broken(dir.join(ROOTS), problem));
-    }
-    let path = dir.join(SIGNER);
-    let signer = match fs::read_to_string(&path) {
-        Ok(text) => {
-            let number = text.trim().parse::<u32>().ok();
-            let found = roots.iter().position(|(n, _)| Some(*n) == number);
-            found.ok_or_else(|| {
-                let problem = format!("names {:?}, which is none of the roots: {RESTORE}", text.trim());
-                broken(path, problem)
-            })?
-        }
-        // With one root there is no doubt, so a start that was cut short here goes on.
-        Err(e) if e.kind() == io::ErrorKind::NotFound && roots.len() == 1 => {
-            write(&path, format!("{}\n", roots[0].0).as_bytes(), 0o644)?;
-            0
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let problem = format!("is missing, and there are {} roots: {RESTORE}", roots.len());
-            return Err(broken(path, problem));
-        }
-        Err(e) => return Err(io(&path)(e)),
-    };
-    Ok(Roots { roots, signer })
-}
-
-/// Adds a new root, which does not sign yet; gives its number.
-pub(crate) fn add(dir: &Path, trust_domain: &str, now: SystemTime) -> Result<u32, StoreError> {
-    let parent = dir.join(ROOTS);
-    make_dir(&parent)?;
-    let number = numbers(dir)?.last().map_or(1, |n| n + 1);
-    let pem = root::create(trust_domain, now)?;
-    let whole = parent.join(number.to_string());
-    let draft = parent.join(format!(".{number}.{}", std::process::id()));
-    if draft.exists() {
-        fs::remove_dir_all(&draft).map_err(io(&draft))?;
-    }
-    make_dir(&draft)?;
-    write(&draft.join(KEY), pem.key.as_bytes(), 0o600)?;
-    write(&draft.join(CERTIFICATE), pem.certificate.as_bytes(), 0o644)?;
-    match fs::rename(&draft, &whole) {
-        // Another process was first: its root is as good.
-        Err(_) if whole.exists() => fs::remove_dir_all(&draft).map_err(io(&draft))?,
-        Err(e) => return Err(io(&whole)(e)),
-        Ok(()) => flush_dir(&parent)?,
-    }
-    Ok(number)
-}
-
-/// Makes a root the one that signs.
-pub(crate) fn set_signer(dir: &Path, number: u32) -> Result<(), StoreError> {
-    write(&dir.join(SIGNER), format!("{number}\n").as_bytes(), 0o644)
-}
-
-/// When the root that signs was chosen.
-pub(crate) fn signer_since(dir: &Path) -> Result<SystemTime, StoreError> {
-    let path = dir.join(SIGNER);
-    fs::metadata(&path).and_then(|m| m.modified()).map_err(io(&path))
-}
-
-/// Removes a root.
-pub(crate) fn remove(dir: &Path, number: u32) -> Result<(), StoreError> {
-    let whole = dir.join(ROOTS).join(number.to_string());
-    let gone = dir
-        .join(ROOTS)
-        .join(format!(".{number}.removed.{}", std::process::id()));
-    fs::rename(&whole, &gone).map_err(io(&whole))?;
-    fs::remove_dir_all(&gone).map_err(io(&gone))
-}
-
-/// Writes the certificates that a proxy starts from.
-pub(crate) fn write_bundle(dir: &Path, roots: &Roots) -> Result<(), StoreError> {
-    let mut text = String::new();
-    for (_, root) in &roots.roots {
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        let body = STANDARD.encode(&root.der);
-        let mut rest = body.as_str();
-        while !rest.is_empty() {
-            let (line, more) = rest.split_at(rest.len().min(64));
-            text.push_str(line);
-            text.push('\n');
-            rest = more;
-        }
-        text.push_str("-----END CERTIFICATE-----\n");
-    }
-    let path = dir.join(BUNDLE);
-    if fs::read_to_string(&path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    write(&path, text.as_bytes(), 0o644)
-}
-
-/// Reads the key of join tokens; makes it where there is none.
-pub(crate) fn token_key(dir: &Path) -> Result<TokenKey, StoreError> {
-    make_dir(dir)?;
-    let path = dir.join(TOKEN_KEY);
-    if !path.exists() {
-        let secret: [u8; KEY_LEN] = rand::random();
-        let draft = dir.join(format!(".{TOKEN_KEY}.{}", std::process::id()));
-        write(&draft, STANDARD.encode(secret).as_bytes(), 0o600)?;
-        // A link, unlike a rename, never replaces a key that another process put there meanwhile.
-        let linked = fs::hard_link(&draft, &path);
-        fs::remove_file(&draft).map_err(io(&draft))?;
-        match linked {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(io(&path)(e)),
-            _ => flush_dir(dir)?,
-        }
-    }
-    let text = fs::read_to_string(&path).map_err(io(&path))?;
-    let bytes = STANDARD.decode(text.trim()).unwrap_or_default();
-    let secret: [u8; KEY_LEN] = bytes.try_into().map_err(|_| {
-        let problem = "is not 32 bytes in base64: restore it from a backup, or remove it, which makes a new key and \
-                       ends every join token made so far";
-        broken(path, problem)
-    })?;
-    Ok(TokenKey::new(&secret))
-}
-
-/// The numbers of the roots, in order. Drafts begin with a dot.
-fn numbers(dir: &Path) -> Result<Vec<u32>, StoreError> {
-    let path = dir.join(ROOTS);
-    let entries = match fs::read_dir(&path) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(io(&path)(e)),
-    };
-    let mut numbers = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(io(&path))?.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with('.') {
-            continue;
-        }
-        let number = name.parse().map_err(|_| {
-            broken(
-                path.join(name.as_ref()),
-                "is not a root: directories here are named by number",
-            )
-        })?;
-        numbers.push(number);
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-fn make_dir(path: &Path) -> Result<(), StoreError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .map_err(io(path))
-}
-
-fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), StoreError> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().expect("the callers' paths end in a name"));
-    name.push(format!(".{}.new", std::process::id()));
-    let draft = path.with_file_name(name);
-    let put = || -> io::Result<()> {
-        let _ = fs::remove_file(&draft);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&draft)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    };
-    put().map_err(io(path))?;
-    flush_dir(path.parent().expect("the callers' paths have a parent"))
-}
-
-fn flush_dir(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(io(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::time::Duration;
-
-    use super::*;
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o777
+impl Store {
+    /// A directory; made when it is opened.
+    #[must_use]
+    pub fn directory(path: &Path) -> Self {
+        Self(Home::Directory(path.to_owned()))
     }
 
-    #[test]
-    fn an_empty_directory_becomes_an_authority_that_the_next_start_finds() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = open(dir.path(), "cluster.local", SystemTime::now()).unwrap();
-        let second = open(dir.path(), "cluster.local", SystemTime::now()).unwrap();
-        assert_eq!(first.roots[0].1.der, second.roots[0].1.der);
-        assert_eq!(mode(&dir.path().join("roots/1/key.pem")), 0o600);
-        let bundle = fs::read_to_string(dir.path().join(BUNDLE)).unwrap();
-        let stored = fs::read_to_string(dir.path().join("roots/1/certificate.pem")).unwrap();
-        assert_eq!(bundle.trim(), stored.trim());
+    /// The Secret `hauberk-authority` in the mesh's root namespace; made when it is opened.
+    #[must_use]
+    pub fn secret(client: kube::Client) -> Self {
+        Self(Home::Secret(SecretStore::new(client)))
     }
 
-    #[test]
-    fn a_start_cut_short_before_the_signer_was_named_goes_on() {
-        let dir = tempfile::tempdir().unwrap();
-        open(dir.path(), "cluster.local", SystemTime::now()).unwrap();
-        fs::remove_file(dir.path().join(SIGNER)).unwrap();
-        fs::remove_file(dir.path().join(BUNDLE)).unwrap();
-        fs::create_dir(dir.path().join("roots/.2.77")).unwrap();
-        assert_eq!(
-            open(dir.path(), "cluster.local", SystemTime::now())
-                .unwrap()
-                .signer,
-            0
-        );
-    }
-
-    #[test]
-    fn what_is_missing_or_does_not_fit_is_named_and_nothing_is_replaced() {
-        type Harm = fn(&Path);
-        let cases: [(Harm, &str); 5] = [
-            (
-                |d| fs::remove_file(d.join("roots/1/key.pem")).unwrap(),
-                "roots/1/key.pem: is missing",
-            ),
-            (
-                |d| fs::remove_dir_all(d.join("roots")).unwrap(),
-                "roots: is missing or empty",
-            ),
-            (
-                |d| fs::write(d.join("roots/1/certificate.pem"), "half").unwrap(),
-                "roots/1: the certificate",
-            ),
-            (
-                |d| fs::write(d.join("signer"), "7\n").unwrap(),
-                "signer: names \"7\"",
-            ),
-            (
-                |d| fs::create_dir(d.join("roots/old")).unwrap(),
-                "roots/old: is not a root",
-            ),
-        ];
-        for (harm, says) in cases {
-            let dir = tempfile::tempdir().unwrap();
-            open(dir.path(), "cluster.local", SystemTime::now()).unwrap();
-            harm(dir.path());
-            let error = open(dir.path(), "cluster.local", SystemTime::now()).unwrap_err();
-            assert!(error.to_string().contains(says), "{error}");
+    /// The directory, where it is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Home::Directory(path) => Some(path),
+            Home::Secret(_) => None,
         }
     }
 
-    #[test]
-    fn the_token_key_is_made_once_and_kept_from_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let now = SystemTime::now();
-        let token = token_key(dir.path())
-            .unwrap()
-            .mint("a", "b", "c", now, Duration::from_secs(9));
-        assert!(token_key(dir.path()).unwrap().verify(&token, now).is_ok());
-        assert_eq!(mode(&dir.path().join(TOKEN_KEY)), 0o600);
-        fs::write(dir.path().join(TOKEN_KEY), "short").unwrap();
-        assert!(
-            token_key(dir.path())
-                .unwrap_err()
-                .to_string()
-                .contains("32 bytes")
-        );
+    /// How often to look for changes.
+    pub(crate) fn look_every(&self) -> Duration {
+        match &self.0 {
+            Home::Directory(_) => Duration::from_secs(2),
+            Home::Secret(_) => Duration::from_secs(5),
+        }
+    }
+
+    /// Reads the keys; an empty store becomes a new authority.
+    pub(crate) async fn open(&self, trust_domain: &str, now: SystemTime) -> Result<Keys, StoreError> {
+        match &self.0 {
+            Home::Directory(path) => directory::open(path, trust_domain, now),
+            Home::Secret(secret) => secret.open(trust_domain, now).await,
+        }
+    }
+
+    /// Reads the keys as they are; none is an error.
+    pub(crate) async fn load(&self, trust_domain: &str, now: SystemTime) -> Result<Keys, StoreError> {
+        match &self.0 {
+            Home::Directory(path) => directory::load(path, trust_domain, now),
+            Home::Secret(secret) => secret.load(trust_domain, now).await,
+        }
+    }
+
+    /// How callers prove who they are: by join tokens of the directory's key, or by what Kubernetes says of their tokens.
+    pub(crate) fn verifier(
+        &self,
+        reviews: &crate::metrics::ReviewMetrics,
+    ) -> Result<Verifier, AuthorityError> {
+        Ok(match &self.0 {
+            Home::Directory(path) => Verifier::join_tokens(directory::token_key(path)?),
+            Home::Secret(secret) => Verifier::token_review(secret.client(), reviews.clone()),
+        })
+    }
+
+    /// Takes the next step of a rotation.
+    pub(crate) async fn rotate(
+        &self,
+        trust_domain: &str,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Step, RotateError> {
+        match &self.0 {
+            Home::Directory(path) => {
+                // Not opened, which would make a root: an empty directory here is a wrong path.
+                let keys = directory::load(path, trust_domain, now)?;
+                let step = rotate::next(&keys, lifetime, now)?;
+                directory::take(path, &step, trust_domain, now)?;
+                Ok(step)
+            }
+            Home::Secret(secret) => secret.rotate(trust_domain, lifetime, now).await,
+        }
     }
 }

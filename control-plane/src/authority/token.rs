@@ -1,5 +1,5 @@
 //! Join tokens: with one a proxy proves which workload it is, before it has a certificate. Minted by the `token` command,
-//! verified by `session` on every call. A token is `hbk1.<claims>.<mac>`: compact JSON and its HMAC-SHA256, each in
+//! verified on every call. A token is `hbk1.<claims>.<mac>`: compact JSON and its HMAC-SHA256, each in
 //! base64url without padding. Nothing here reads a clock or a file: time and key are given.
 
 use std::fmt;
@@ -10,6 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::verify::Claims;
+
 const PREFIX: &str = "hbk1";
 /// More than any token this build makes; longer ones are refused unread.
 const MAX_LEN: usize = 4096;
@@ -19,18 +21,15 @@ pub(crate) const KEY_LEN: usize = 32;
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Claims {
+struct Payload {
     /// Namespace of the pod.
-    #[serde(rename = "ns")]
-    pub namespace: String,
+    ns: String,
     /// Service account of the pod.
-    #[serde(rename = "sa")]
-    pub service_account: String,
+    sa: String,
     /// Name of the pod.
-    pub pod: String,
+    pod: String,
     /// When the token ends, in Unix seconds.
-    #[serde(rename = "exp")]
-    pub expires: u64,
+    exp: u64,
 }
 
 /// Why a token is not accepted.
@@ -78,13 +77,13 @@ impl TokenKey {
         now: SystemTime,
         lifetime: Duration,
     ) -> String {
-        let claims = Claims {
-            namespace: namespace.to_owned(),
-            service_account: service_account.to_owned(),
+        let payload = Payload {
+            ns: namespace.to_owned(),
+            sa: service_account.to_owned(),
             pod: pod.to_owned(),
-            expires: unix(now).saturating_add(lifetime.as_secs()),
+            exp: unix(now).saturating_add(lifetime.as_secs()),
         };
-        let json = serde_json::to_vec(&claims).expect("strings and a number always serialize");
+        let json = serde_json::to_vec(&payload).expect("strings and a number always serialize");
         let signed = format!("{PREFIX}.{}", URL_SAFE_NO_PAD.encode(json));
         let mac = hmac::sign(&self.0, signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac))
@@ -113,11 +112,16 @@ impl TokenKey {
         let json = URL_SAFE_NO_PAD
             .decode(payload)
             .map_err(|_| TokenError::Malformed("its claims are not base64url"))?;
-        let claims: Claims = serde_json::from_slice(&json)
+        let payload: Payload = serde_json::from_slice(&json)
             .map_err(|_| TokenError::Malformed("its claims are not those of this version"))?;
-        match unix(now).checked_sub(claims.expires) {
+        let Payload { ns, sa, pod, exp } = payload;
+        match unix(now).checked_sub(exp) {
             Some(ago) => Err(TokenError::Expired { ago }),
-            None => Ok(claims),
+            None => Ok(Claims {
+                namespace: ns,
+                service_account: sa,
+                pod,
+            }),
         }
     }
 }

@@ -112,7 +112,7 @@ async fn greeting(messages: &mut Streaming<proto::ProxyMessage>, claims: &Claims
     ] {
         if said != proven {
             return Err(Status::permission_denied(format!(
-                "hello.{field}: says {said:?}, but the join token is for {proven:?}"
+                "hello.{field}: says {said:?}, but the token is for {proven:?}"
             )));
         }
     }

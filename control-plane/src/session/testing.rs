@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use super::Server;
-use crate::authority::{Authority, AuthoritySettings, SERVER_NAME, ServerIdentity, mint};
+use crate::authority::{Authority, AuthoritySettings, SERVER_NAME, ServerIdentity, Store, mint};
 use crate::metrics::Metrics;
 use crate::push::testing::Texts;
 use crate::push::{Hub, HubHandle};
@@ -43,11 +43,12 @@ impl Operator {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Metrics::new();
         let settings = AuthoritySettings {
-            state_dir: dir.path().to_owned(),
             trust_domain: "cluster.local".to_owned(),
             lifetime: Duration::from_secs(3600),
         };
-        let authority = Authority::open(settings, metrics.authority.clone()).unwrap();
+        let authority = Authority::open(settings, Store::directory(dir.path()), metrics.authority.clone())
+            .await
+            .unwrap();
         let identity = ServerIdentity::new(&authority).unwrap();
         let texts = Texts::default();
         let push = metrics.push.clone();

@@ -78,10 +78,10 @@ const fn setting(
 
 /// Every setting.
 #[rustfmt::skip]
-pub(crate) const TABLE: [Setting; 15] = [
-    setting("source", "SOURCE", Some("directory"), &[Run],
+pub(crate) const TABLE: [Setting; 16] = [
+    setting("source", "SOURCE", Some("directory"), &[Run, RotateRoot],
         "Where objects come from: `directory`, a folder of YAML files that is watched, or `kubernetes`, the API server of \
-         the cluster around the operator, or the one that KUBECONFIG names"),
+         the cluster around the operator, or the one that KUBECONFIG names; and with that where roots and keys are kept"),
     setting("config-dir", "DIR", None, &[Run],
         "The folder that the source `directory` watches; not used with `kubernetes`"),
     setting("state-dir", "DIR", None, &[Run, Token, RotateRoot],
@@ -93,6 +93,9 @@ pub(crate) const TABLE: [Setting; 15] = [
         "Address of health, metrics and status: to serve them on, or (command status) to ask"),
     setting("webhook", "ADDRESS", Some("0.0.0.0:15017"), &[Run],
         "Address on which the API server's webhooks are answered"),
+    setting("injection", "FILE", None, &[Run],
+        "YAML file that says what injected proxies are like, with the source `kubernetes`; the chart writes it from its \
+         values"),
     setting("trust-domain", "NAME", Some(api::names::TRUST_DOMAIN), &[Run, RotateRoot],
         "Trust domain of every identity"),
     setting("certificate-lifetime", "TIME", Some("24h"), &[Run, RotateRoot],

@@ -43,8 +43,8 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file_and_that_over_the_def
     assert_eq!(run.listen, "127.0.0.1:3".parse().unwrap());
     assert_eq!(run.admin, "127.0.0.1:2".parse().unwrap());
     assert_eq!(run.log, "debug");
-    assert_eq!(run.trust_domain, "cluster.local");
-    assert_eq!(run.certificate_lifetime, Duration::from_secs(86400));
+    assert_eq!(run.authority.trust_domain, "cluster.local");
+    assert_eq!(run.authority.lifetime, Duration::from_secs(86400));
 }
 
 #[test]
@@ -114,11 +114,16 @@ fn each_source_asks_for_its_own_settings() {
     let kubernetes = ["run", "--source", "kubernetes"];
     let pod = ("HAUBERK_POD", "operator-0");
     let both = [pod, ("HAUBERK_NAMESPACE", "hauberk-system")];
-    let expected = SourceSettings::Kubernetes {
-        pod: "operator-0".to_owned(),
-        namespace: "hauberk-system".to_owned(),
+    let expected = |injection: Option<&str>| {
+        SourceSettings::Kubernetes(KubernetesSettings {
+            pod: "operator-0".to_owned(),
+            namespace: "hauberk-system".to_owned(),
+            injection: injection.map(Into::into),
+        })
     };
-    assert_eq!(run_settings(&kubernetes, &both).source, expected);
+    assert_eq!(run_settings(&kubernetes, &both).source, expected(None));
+    let three = [both[0], both[1], ("HAUBERK_INJECTION", "/etc/injection.yaml")];
+    assert_eq!(run_settings(&kubernetes, &three).source, expected(Some("/etc/injection.yaml")));
     for (env, says) in [(&[][..], "--pod"), (&[pod], "--namespace")] {
         let error = read(&kubernetes, env).unwrap_err().to_string();
         assert!(
@@ -139,7 +144,7 @@ fn each_source_asks_for_its_own_settings() {
     ];
     assert_eq!(
         run_settings(&args, &both).source,
-        expected,
+        expected(None),
         "a file may serve other commands too"
     );
 }
@@ -224,6 +229,29 @@ fn the_user_guide_has_every_setting_as_it_is() {
     assert!(
         committed == text,
         "docs/guide/operator-settings.md is out of date: run `UPDATE=1 cargo test -p control-plane guide`"
+    );
+}
+
+#[test]
+fn a_rotation_needs_a_state_directory_only_where_there_is_one() {
+    let rotate = |args: &[&str]| match read(args, &[]) {
+        Ok(Command::RotateRoot(settings)) => Ok(settings.keys),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.to_string()),
+    };
+    let kubernetes = rotate(&["rotate-root", "--source", "kubernetes"]).unwrap();
+    assert_eq!(kubernetes, KeysAt::Kubernetes);
+    let directory = rotate(&["rotate-root", "--state-dir", "/s"]).unwrap();
+    assert_eq!(directory, KeysAt::Directory("/s".into()));
+    assert!(
+        rotate(&["rotate-root"])
+            .unwrap_err()
+            .contains("state-dir: must be set")
+    );
+    assert!(
+        rotate(&["rotate-root", "--source", "x"])
+            .unwrap_err()
+            .contains("`kubernetes`")
     );
 }
 

@@ -18,6 +18,7 @@ pub(crate) const TRUST_DOMAIN: &str = "cluster.local";
 pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
+    intermediates: Vec<CertificateDer<'static>>,
     pem: String,
 }
 
@@ -30,6 +31,24 @@ impl Ca {
         Self {
             pem: root.pem(),
             root: root.der().clone(),
+            intermediates: Vec::new(),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// An authority below this one: what it signs is trusted by whoever trusts this one, and is shown the way.
+    pub(crate) fn below(&self) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "an intermediate");
+        let certificate = params.signed_by(&key, &self.issuer).expect("an intermediate");
+        Self {
+            pem: self.pem.clone(),
+            root: self.root.clone(),
+            intermediates: vec![certificate.der().clone()],
             issuer: Issuer::new(params, key),
         }
     }
@@ -83,7 +102,8 @@ impl Ca {
             not_after: std::time::SystemTime::now() + std::time::Duration::from_secs(3600),
         });
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let key = CertifiedKey::from_der(vec![der], key, provider()).expect("key and certificate fit");
+        let chain = std::iter::once(der).chain(self.intermediates.iter().cloned());
+        let key = CertifiedKey::from_der(chain.collect(), key, provider()).expect("key and certificate fit");
         Certificate {
             key: Arc::new(key),
             leaf,

@@ -89,6 +89,29 @@ async fn two_workloads_of_one_mesh_meet_under_every_protocol() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_an_intermediate_is_taken_with_it_and_only_with_it() {
+    let root = Ca::new();
+    let intermediate = root.below();
+    let (old, new) = (root.identity(&id("web")), intermediate.identity(&id("reviews")));
+    for (caller, callee, callee_id) in [(&old, &new, "reviews"), (&new, &old, "web")] {
+        let (client, server) = handshake(caller, callee, &id(callee_id), MeshProtocol::Http2).await;
+        let (mut server, ..) = server.expect("accepted");
+        talk(&mut client.expect("connected"), &mut server).await;
+    }
+    // Without the intermediate nothing leads to the root.
+    let whole = intermediate.certificate(&id("reviews"));
+    let mut alone = rustls::sign::CertifiedKey::clone(&whole.key);
+    alone.cert.truncate(1);
+    let alone = Certificate {
+        key: Arc::new(alone),
+        leaf: whole.leaf,
+    };
+    let alone = raw(&alone, &root.bundle());
+    let refused = reason(connect_to(&alone, &old, &id("reviews")).await);
+    assert!(refused.contains("no root that this mesh trusts"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_peer_that_is_not_who_is_expected_gets_no_byte() {
     let ca = Ca::new();
     let (web, ratings) = (ca.identity(&id("web")), ca.identity(&id("ratings")));

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::authority::{AuthoritySettings, rotate};
+use crate::authority::{AuthoritySettings, Store, rotate};
 use crate::metrics::Metrics;
 use crate::scripted::{Log, client, refusal};
 
@@ -13,13 +13,14 @@ const PATHS: [&str; 2] = [
     "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/hauberk-control-plane",
 ];
 
-fn authority(dir: &Path) -> Arc<Authority> {
+async fn authority(dir: &Path) -> Arc<Authority> {
     let settings = AuthoritySettings {
-        state_dir: dir.to_owned(),
         trust_domain: "cluster.local".to_owned(),
         lifetime: Duration::from_secs(3600),
     };
-    Authority::open(settings, Metrics::new().authority).unwrap()
+    Authority::open(settings, Store::directory(dir), Metrics::new().authority)
+        .await
+        .unwrap()
 }
 
 /// A server with both registrations, or without them.
@@ -72,7 +73,7 @@ fn roots(registrations: &Registrations) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn the_holder_of_the_lease_keeps_the_roots_in_every_webhook() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = authority(dir.path());
+    let authority = authority(dir.path()).await;
     let one = || [registration(&["a", "b"]), registration(&["v"])];
     let registrations: Registrations = Arc::new(Mutex::new(Some(one())));
     let (client, log) = server(&registrations);
@@ -110,13 +111,9 @@ async fn the_holder_of_the_lease_keeps_the_roots_in_every_webhook() {
 
     // Both roots while they rotate, without waiting for the next look.
     let lifetime = Duration::ZERO;
-    rotate(
-        dir.path(),
-        "cluster.local",
-        lifetime,
-        std::time::SystemTime::now(),
-    )
-    .unwrap();
+    let store = Store::directory(dir.path());
+    let now = std::time::SystemTime::now();
+    rotate(&store, "cluster.local", lifetime, now).await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(authority.bundle().roots.len(), 2);
     assert_eq!(roots(&registrations), vec![pem(&authority.bundle()); 3]);
@@ -128,7 +125,7 @@ async fn the_holder_of_the_lease_keeps_the_roots_in_every_webhook() {
 #[tokio::test(start_paused = true)]
 async fn registrations_that_are_not_there_are_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = authority(dir.path());
+    let authority = authority(dir.path()).await;
     let registrations: Registrations = Arc::new(Mutex::new(None));
     let (client, log) = server(&registrations);
     let (_lease, leader) = watch::channel(true);
