@@ -41,7 +41,7 @@ pub fn compile(world: &World, proxy: &Proxy, name: &ResourceName) -> Compiled {
         Kind::Destination => destination::destination(world, &name.name, &mut from),
         Kind::Route => route::route(world, proxy, &name.name, &mut from),
         Kind::Cluster => cluster::cluster(world, proxy, &name.name, &mut from),
-        Kind::Endpoints => endpoints::endpoints(world, &name.name, &mut from),
+        Kind::Endpoints => endpoints::endpoints(world, proxy, &name.name, &mut from),
         Kind::Inbound => inbound::inbound(world, proxy, &name.name, &mut from),
         Kind::TrustBundle => Err("the trust bundle is kept by the certificate authority".to_owned()),
     };

@@ -20,6 +20,7 @@ mod references;
 mod service;
 mod slice;
 mod table;
+mod zone;
 
 pub(crate) mod policy;
 pub(crate) mod rules;
@@ -124,6 +125,8 @@ pub struct Proxy {
     pub service_account: String,
     /// Its pod's labels; empty when the pod is not known (yet).
     pub labels: BTreeMap<String, String>,
+    /// The zone of its pod; empty when it is not known.
+    pub zone: String,
 }
 
 /// Every object the operator knows.
@@ -132,6 +135,8 @@ pub struct World {
     trust_domain: Arc<str>,
     namespaces: Table<String, Arc<BTreeMap<String, String>>>,
     services: Namespaced<Arc<Service>>,
+    /// Services that are a name in the DNS (`ExternalName`), with that name: known only to be told apart.
+    external: Namespaced<Arc<str>>,
     slices: Namespaced<Arc<Slice>>,
     pods: Namespaced<Arc<Pod>>,
     virtual_services: Namespaced<Held<VirtualService, Rules>>,
@@ -148,6 +153,9 @@ struct Index {
     slices_of: Table<ServiceName, BTreeSet<ObjectName>>,
     slices_at: Table<IpAddr, BTreeSet<ObjectName>>,
     slices_with: Table<ObjectName, BTreeSet<ObjectName>>,
+    /// What slices say of the zones of nodes.
+    node_zones: Table<String, BTreeSet<(String, ObjectName)>>,
+    pods_on: Table<String, BTreeSet<ObjectName>>,
     /// VirtualServices in force, by the Service they steer.
     steering: Table<ServiceName, BTreeSet<Age>>,
     /// DestinationRules in force, by their Service.
@@ -170,6 +178,7 @@ impl World {
             trust_domain: trust_domain.into(),
             namespaces: Table::default(),
             services: Namespaced::default(),
+            external: Namespaced::default(),
             slices: Namespaced::default(),
             pods: Namespaced::default(),
             virtual_services: Namespaced::default(),
@@ -209,6 +218,12 @@ impl World {
         self.services
             .get(&name.namespace, &name.name)
             .map(|service| &**service)
+    }
+
+    /// The name in the DNS that a Service stands for, when it is only that (`ExternalName`).
+    #[must_use]
+    pub fn external_name(&self, name: &ServiceName) -> Option<&str> {
+        self.external.get(&name.namespace, &name.name).map(|dns| &**dns)
     }
 
     /// The Services of a namespace, in no order that means anything.
@@ -264,12 +279,14 @@ impl World {
     /// A proxy of a pod, with the labels that are known of it.
     #[must_use]
     pub fn proxy(&self, namespace: &str, pod: &str, service_account: &str) -> Proxy {
-        let known = self.pod(&ObjectName::new(namespace, pod));
+        let name = ObjectName::new(namespace, pod);
+        let known = self.pod(&name);
         Proxy {
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),
             service_account: service_account.to_owned(),
             labels: known.map(|pod| pod.labels.clone()).unwrap_or_default(),
+            zone: self.zone_of(&name).to_owned(),
         }
     }
 

@@ -8,9 +8,9 @@ use crds::peer_authentication::{MtlsMode, mode_for};
 
 use super::name::{WORKLOAD_CLUSTER, read_service_port};
 use super::{From, Outcome};
-use crate::state::{Dependency, Pod, Service, Slice, SliceEntry, World};
+use crate::state::{Dependency, ObjectName, Pod, Proxy, Service, Slice, SliceEntry, World};
 
-pub(super) fn endpoints(world: &World, name: &str, from: &mut From) -> Outcome {
+pub(super) fn endpoints(world: &World, proxy: &Proxy, name: &str, from: &mut From) -> Outcome {
     if name == WORKLOAD_CLUSTER {
         // Such pods come with their Destination.
         return Ok(Body::Endpoints(Endpoints::default()));
@@ -29,30 +29,115 @@ pub(super) fn endpoints(world: &World, name: &str, from: &mut From) -> Outcome {
         .flat_map(|(_, policy)| policy.label_keys())
         .collect();
     // By address, so that each comes once and the order is the same whatever the slices' order.
-    let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
+    let mut candidates: BTreeMap<SocketAddr, Candidate> = BTreeMap::new();
     for slice in one_family(world.slices_of(&host).collect(), service) {
         for (_, number) in slice.ports.iter().filter(|(name, _)| *name == port.name) {
-            for entry in slice.entries.iter().filter(|entry| takes_traffic(entry, service)) {
+            for entry in &slice.entries {
+                let Some(standing) = standing(entry, service) else {
+                    continue;
+                };
                 let address = SocketAddr::new(entry.address, *number);
-                endpoints
-                    .entry(address)
-                    .or_insert_with(|| endpoint(world, entry, address, &keys, from));
+                if candidates
+                    .get(&address)
+                    .is_some_and(|known| known.standing <= standing)
+                {
+                    continue;
+                }
+                let endpoint = endpoint(world, entry, address, &keys, from);
+                let zones = zones(entry, service);
+                candidates.insert(
+                    address,
+                    Candidate {
+                        endpoint,
+                        standing,
+                        zones,
+                    },
+                );
             }
         }
     }
+    let endpoints = choose(candidates, proxy, from);
     if endpoints.len() > limits::MAX_ENDPOINTS {
         let (count, most) = (endpoints.len(), limits::MAX_ENDPOINTS);
         return Err(format!(
             "{name} has {count} endpoints, and {most} is the most: split the Service"
         ));
     }
-    Ok(Body::Endpoints(Endpoints {
-        endpoints: endpoints.into_values().collect(),
-    }))
+    Ok(Body::Endpoints(Endpoints { endpoints }))
 }
 
-fn takes_traffic(entry: &SliceEntry, service: &Service) -> bool {
-    service.publish_not_ready || (entry.ready && !entry.terminating)
+/// An endpoint that may be chosen.
+struct Candidate {
+    endpoint: Endpoint,
+    standing: Standing,
+    /// Zones whose clients are to prefer it.
+    zones: BTreeSet<String>,
+}
+
+/// How much an endpoint is to take traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// It is.
+    Ready,
+    /// It is going away and still answers: only where nothing else does.
+    Leaving,
+}
+
+fn standing(entry: &SliceEntry, service: &Service) -> Option<Standing> {
+    if service.publish_not_ready || (entry.ready && !entry.terminating) {
+        Some(Standing::Ready)
+    } else if entry.serving && entry.terminating {
+        Some(Standing::Leaving)
+    } else {
+        None
+    }
+}
+
+/// What the cluster hints at; where it gives no hints, a Service that prefers its clients' zone means the endpoint's own.
+fn zones(entry: &SliceEntry, service: &Service) -> BTreeSet<String> {
+    let own = (service.prefers_zone && !entry.zone.is_empty()).then_some(&entry.zone);
+    match entry.hints.is_empty() {
+        true => own.into_iter().cloned().collect(),
+        false => entry.hints.iter().cloned().collect(),
+    }
+}
+
+/// The endpoints to send to. Decided apart for those that subsets tell apart, so that no subset is emptied for another's
+/// sake.
+fn choose(candidates: BTreeMap<SocketAddr, Candidate>, proxy: &Proxy, from: &mut From) -> Vec<Endpoint> {
+    if candidates.values().any(|candidate| !candidate.zones.is_empty()) {
+        // The proxy's zone decides, and that is its pod's.
+        from.depend(Dependency::pod(&ObjectName::new(&proxy.namespace, &proxy.pod)));
+    }
+    let mut groups: BTreeMap<BTreeMap<String, String>, Vec<Candidate>> = BTreeMap::new();
+    for candidate in candidates.into_values() {
+        let group = groups.entry(candidate.endpoint.labels.clone()).or_default();
+        group.push(candidate);
+    }
+    let mut chosen: Vec<_> = groups
+        .into_values()
+        .flat_map(|group| near(best(group), &proxy.zone))
+        .map(|candidate| candidate.endpoint)
+        .collect();
+    chosen.sort_by_key(|endpoint| endpoint.address);
+    chosen
+}
+
+/// Those that are ready; where none is, those that are leaving.
+fn best(mut group: Vec<Candidate>) -> Vec<Candidate> {
+    let best = group.iter().map(|candidate| candidate.standing).min();
+    group.retain(|candidate| Some(candidate.standing) == best);
+    group
+}
+
+/// Those for a zone. All, where there are none or where it is not said of each: a part of the endpoints is not to take
+/// the load of all because of hints that are not complete.
+fn near(mut group: Vec<Candidate>, zone: &str) -> Vec<Candidate> {
+    let is_near = |candidate: &Candidate| candidate.zones.contains(zone);
+    if group.iter().all(|candidate| !candidate.zones.is_empty()) && group.iter().any(is_near) {
+        group.retain(is_near);
+    }
+    group
 }
 
 /// Of a Service with addresses of both families, those of its primary one: otherwise each pod would be there twice.

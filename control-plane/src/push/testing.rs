@@ -56,6 +56,7 @@ impl Texts {
                 pod: pod.to_owned(),
                 service_account: service_account.to_owned(),
                 labels: describe.inner.lock().unwrap().labels.clone(),
+                zone: String::new(),
             }),
         }
     }

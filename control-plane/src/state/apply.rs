@@ -2,7 +2,7 @@
 
 mod objects;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ impl World {
             world: self.clone(),
             touched: Touched::new(),
             recheck: BTreeSet::new(),
+            selecting: BTreeMap::new(),
         };
         for change in changes {
             match change {
@@ -29,16 +30,19 @@ impl World {
         }
         // Once for all changes, so that their order does not matter.
         revision.settle();
+        revision.touch_selected();
         (Arc::new(revision.world), revision.touched)
     }
 }
 
 /// A world under change.
-struct Revision {
-    world: World,
-    touched: Touched,
+pub(super) struct Revision {
+    pub(super) world: World,
+    pub(super) touched: Touched,
     /// VirtualServices whose references are to be looked up again.
     recheck: BTreeSet<ObjectName>,
+    /// Services that changed, as they were and as they are, by namespace.
+    selecting: BTreeMap<String, Vec<Arc<Service>>>,
 }
 
 impl Revision {
@@ -56,7 +60,10 @@ impl Revision {
                     self.world.namespaces.insert(at.name, Arc::new(labels));
                 }
             }
-            Object::Service(object) => self.service(&at, Service::from_object(&object)),
+            Object::Service(object) => {
+                self.external_name(&at, Service::external_name(&object));
+                self.service(&at, Service::from_object(&object));
+            }
             Object::EndpointSlice(object) => self.slice(&at, Slice::from_object(&object)),
             Object::Pod(object) => self.pod(&at, Some(Pod::from_object(&object))),
             Object::VirtualService(object) => self.set_virtual_service(*object),
@@ -71,12 +78,22 @@ impl Revision {
             Kind::Namespace => {
                 self.world.namespaces.remove(&at.name);
             }
-            Kind::Service => self.service(&at, None),
+            Kind::Service => {
+                self.external_name(&at, None);
+                self.service(&at, None);
+            }
             Kind::EndpointSlice => self.slice(&at, None),
             Kind::Pod => self.pod(&at, None),
             Kind::VirtualService => self.remove_virtual_service(&at),
             Kind::DestinationRule => self.remove_destination_rule(&at),
             Kind::PeerAuthentication => self.remove_peer_authentication(&at),
+        }
+    }
+
+    fn external_name(&mut self, at: &ObjectName, new: Option<Arc<str>>) {
+        let old = self.world.external.set(&at.namespace, &at.name, new.clone());
+        if old != new {
+            self.touch_service(&ServiceName::new(&at.namespace, &at.name));
         }
     }
 
@@ -102,11 +119,30 @@ impl Revision {
         }
         self.touch_service(&name);
         // Pods that it selects know it by its ports. Those that its slices name depend on it by name.
-        for service in old.iter().chain(&new) {
-            let pods = self.world.pods.within(&at.namespace);
-            let selected = pods.filter(|pod| service.selects(&at.namespace, &pod.labels));
-            self.touched
-                .extend(selected.map(|pod| Dependency::pod(&pod.name)));
+        let changed = self.selecting.entry(at.namespace.clone()).or_default();
+        changed.extend(old.into_iter().chain(new));
+    }
+
+    /// Touches the pods that changed Services select. Once for all Services of a namespace, each found by one of the
+    /// labels it selects on: looking at every pod for every Service would make the first load quadratic.
+    fn touch_selected(&mut self) {
+        for (namespace, services) in std::mem::take(&mut self.selecting) {
+            let mut by_label: BTreeMap<(&String, &String), Vec<&Service>> = BTreeMap::new();
+            for service in &services {
+                if let Some(label) = service.selector.as_ref().and_then(BTreeMap::first_key_value) {
+                    by_label.entry(label).or_default().push(service);
+                }
+            }
+            let selects = |pod: &Pod| {
+                let mut found = pod
+                    .labels
+                    .iter()
+                    .filter_map(|label| by_label.get(&label))
+                    .flatten();
+                found.any(|service| service.selects(&namespace, &pod.labels))
+            };
+            let pods = self.world.pods.within(&namespace).filter(|pod| selects(pod));
+            self.touched.extend(pods.map(|pod| Dependency::pod(&pod.name)));
         }
     }
 
@@ -116,6 +152,7 @@ impl Revision {
         if old == new {
             return;
         }
+        self.zones_of_slice(at, old.as_deref(), new.as_deref());
         let index = &mut self.world.index;
         for slice in old.iter() {
             index.slices_of.unlink(&slice.service, at);
@@ -151,6 +188,7 @@ impl Revision {
         if old == new {
             return;
         }
+        self.node_of_pod(at, old.as_deref(), new.as_deref());
         let pods_at = &mut self.world.index.pods_at;
         let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
         for pod in old.iter() {

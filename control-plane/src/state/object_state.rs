@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::age::Age;
 use super::held::Held;
 use super::host::ServiceName;
+use super::references::external;
 use super::{World, lints, object_ref};
 use crate::state::SourceObject;
 
@@ -198,6 +199,10 @@ impl World {
             None => Some(format!(
                 "{field}: `{host}` is not a Service of this cluster, so nothing is steered by it"
             )),
+            Some(name) if self.external_name(name).is_some() => {
+                let dns = self.external_name(name).unwrap_or_default();
+                Some(format!("{field}: {}", external(name, dns)))
+            }
             Some(name) if self.service(name).is_none() => Some(format!(
                 "{field}: there is no Service `{}` in namespace `{}` (yet), so it has no effect there",
                 name.name, name.namespace

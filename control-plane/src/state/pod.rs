@@ -26,6 +26,8 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
     /// Its service account.
     pub service_account: String,
+    /// Its node; empty until it has one.
+    pub node: String,
     /// Addresses that are its own; none while it has no address, on the host's network, and when it has ended.
     pub addresses: Vec<IpAddr>,
     /// Whether it has a proxy.
@@ -68,6 +70,7 @@ impl Pod {
                 .and_then(|s| s.service_account_name.clone())
                 .filter(|s| !s.is_empty())
                 .unwrap_or_else(|| "default".to_owned()),
+            node: spec.and_then(|s| s.node_name.clone()).unwrap_or_default(),
             addresses: if on_host || ended {
                 Vec::new()
             } else {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crds::check::{Finding, MAX_FINDINGS, Severity};
 
 use super::World;
+use super::host::ServiceName;
 use super::rules::{Reference, Rules, Target};
 
 /// What is named and is not there, field by field.
@@ -33,6 +34,15 @@ pub(super) fn unresolved(world: &World, rules: &Rules) -> Vec<Finding> {
     findings
 }
 
+/// Why an `ExternalName` is of no use to a rule.
+pub(super) fn external(name: &ServiceName, dns: &str) -> String {
+    format!(
+        "names Service `{}` of namespace `{}`, which is an ExternalName for `{dns}` and has no endpoints of its own: name \
+         the Service that it leads to; connections to what is outside the cluster pass through",
+        name.name, name.namespace
+    )
+}
+
 fn problem(world: &World, reference: &Reference, dialled: &BTreeSet<u16>) -> Option<Finding> {
     let Reference { field, target } = reference;
     let Target {
@@ -40,6 +50,9 @@ fn problem(world: &World, reference: &Reference, dialled: &BTreeSet<u16>) -> Opt
         port,
         subset,
     } = target;
+    if let Some(dns) = world.external_name(name) {
+        return Some(error(&format!("{field}.host"), external(name, dns)));
+    }
     let Some(service) = world.service(name) else {
         let message = format!(
             "names Service `{}` of namespace `{}`, which does not exist: create it or correct the name",

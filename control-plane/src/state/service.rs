@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -25,6 +26,9 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// Whether IPv6 is its primary family.
     pub prefers_v6: bool,
+    /// Whether clients are to prefer endpoints of their own zone (`trafficDistribution`). Of those on the same node as the
+    /// client, which Kubernetes can prefer too, no more is made than of those in the same zone.
+    pub prefers_zone: bool,
     pub(crate) age: Age,
 }
 
@@ -82,8 +86,21 @@ impl Service {
                 .collect(),
             selector: spec.selector.clone().filter(|labels| !labels.is_empty()),
             publish_not_ready: spec.publish_not_ready_addresses == Some(true),
+            prefers_zone: matches!(
+                spec.traffic_distribution.as_deref(),
+                Some("PreferClose" | "PreferSameZone" | "PreferSameNode")
+            ),
             age,
         })
+    }
+
+    /// The name in the DNS that an `ExternalName` stands for. Such a Service has neither address nor endpoints: what its
+    /// name resolves to is dialled, and that is what counts.
+    #[must_use]
+    pub fn external_name(object: &core::Service) -> Option<Arc<str>> {
+        let spec = object.spec.as_ref()?;
+        let external = spec.type_.as_deref() == Some("ExternalName");
+        external.then(|| spec.external_name.as_deref().unwrap_or_default().into())
     }
 
     /// The port of this number.

@@ -33,12 +33,18 @@ pub struct SliceEntry {
     pub address: IpAddr,
     /// Whether it takes traffic.
     pub ready: bool,
+    /// Whether it could take traffic: what is going away often still can.
+    pub serving: bool,
     /// Whether it is going away.
     pub terminating: bool,
     /// The pod behind it, where the slice names one.
     pub pod: Option<ObjectName>,
+    /// Its node; may be empty.
+    pub node: String,
     /// Its zone; may be empty.
     pub zone: String,
+    /// Zones whose clients are to prefer it, where the cluster says so.
+    pub hints: Vec<String>,
 }
 
 impl Slice {
@@ -92,10 +98,16 @@ fn entry(endpoint: &discovery::Endpoint, address: IpAddr, namespace: &str) -> Sl
         .target_ref
         .as_ref()
         .filter(|r| r.kind.as_deref() == Some("Pod"));
+    // An unknown condition counts as ready, and as not going away.
+    let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+    let hints = endpoint
+        .hints
+        .iter()
+        .flat_map(|hints| hints.for_zones.iter().flatten());
     SliceEntry {
         address,
-        // An unknown condition counts as ready, and as not going away.
-        ready: conditions.and_then(|c| c.ready).unwrap_or(true),
+        ready,
+        serving: conditions.and_then(|c| c.serving).unwrap_or(ready),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         pod: pod.and_then(|r| {
             Some(ObjectName {
@@ -103,7 +115,9 @@ fn entry(endpoint: &discovery::Endpoint, address: IpAddr, namespace: &str) -> Sl
                 name: r.name.clone()?,
             })
         }),
+        node: endpoint.node_name.clone().unwrap_or_default(),
         zone: endpoint.zone.clone().unwrap_or_default(),
+        hints: hints.map(|zone| zone.name.clone()).collect(),
     }
 }
 
@@ -127,8 +141,8 @@ mod tests {
     fn conditions_default_to_ready_and_staying() {
         let slice = read(
             "[{addresses: [10.1.0.1]},
-              {addresses: [10.1.0.2], conditions: {ready: false, terminating: true}, zone: z,
-               targetRef: {kind: Pod, name: p}},
+              {addresses: [10.1.0.2], conditions: {ready: false, serving: true, terminating: true}, zone: z, nodeName: n,
+               hints: {forZones: [{name: y}, {name: z}]}, targetRef: {kind: Pod, name: p}},
               {addresses: [not-an-address]}, {addresses: []}]",
         );
         assert_eq!(slice.service, ServiceName::new("shop", "web"));
@@ -137,7 +151,10 @@ mod tests {
             panic!("{:?}", slice.entries)
         };
         assert!(first.ready && !first.terminating && first.pod.is_none());
-        assert!(!second.ready && second.terminating && second.zone == "z");
+        assert!(first.serving && first.hints.is_empty());
+        assert!(!second.ready && second.serving && second.terminating);
+        assert_eq!((second.zone.as_str(), second.node.as_str()), ("z", "n"));
+        assert_eq!(second.hints, ["y", "z"]);
         assert_eq!(second.pod.as_ref().map(|p| p.namespace.as_str()), Some("shop"));
     }
 

@@ -158,6 +158,75 @@ fn of_two_that_claim_a_host_the_older_has_it_and_the_other_is_told() {
 }
 
 #[test]
+fn an_external_name_is_told_apart_from_a_service_that_is_missing() {
+    let name = service("ratings", "10.0.0.2", &[("http", 80)]).replace(
+        "spec:\n",
+        "spec:\n  type: ExternalName\n  externalName: ratings.example.com\n",
+    );
+    let to_it = "  hosts: [reviews]\n  http: [{route: [{destination: {host: ratings}}]}]";
+    let rules = virtual_service("out", to_it);
+    let (external, _) = with(&world(&[shop(), rules].concat()), &name);
+    let found = state(&external, "out").findings[0].to_string();
+    assert!(
+        found.contains("ExternalName for `ratings.example.com`") && found.contains("name the Service"),
+        "{found}"
+    );
+    let on_it = virtual_service(
+        "steers",
+        &to_it
+            .replace("reviews", "ratings")
+            .replace("host: ratings", "host: reviews, port: {number: 9080}"),
+    );
+    let (steered, _) = with(&external, &on_it);
+    let warnings = state(&steered, "steers").warnings;
+    assert!(warnings[0].contains("ExternalName"), "{warnings:?}");
+    let (real, touched) = with(
+        &external,
+        &service("ratings", "10.0.0.2", &[("http", 80), ("http2", 9080)]),
+    );
+    assert!(touched.contains(&service_touched("ratings")));
+    assert!(
+        !state(&real, "out")
+            .findings
+            .iter()
+            .any(|f| f.message.contains("ExternalName"))
+    );
+    let (gone, touched) = without(&external, &name);
+    assert!(touched.contains(&service_touched("ratings")));
+    assert!(
+        state(&gone, "out").findings[0]
+            .to_string()
+            .contains("does not exist")
+    );
+}
+
+#[test]
+fn a_service_touches_the_pods_that_it_selects_or_selected() {
+    let pods = [
+        pod("p", "reviews", "v1", "10.1.0.1"),
+        pod("q", "other", "v1", "10.1.0.2"),
+    ]
+    .concat();
+    let of = |app: &str| {
+        service("reviews", "10.0.0.1", &[("http", 9080)])
+            .replace("{app: reviews}", &format!("{{app: {app}, version: v1}}"))
+    };
+    let touched_pods = |world: &World, yaml: &str| {
+        let (_, touched) = with(world, yaml);
+        let names = touched.into_iter().filter_map(|dependency| match dependency {
+            Dependency::Pod(_, name) => Some(name),
+            _ => None,
+        });
+        names.collect::<Vec<_>>()
+    };
+    let before = world(&pods);
+    assert_eq!(touched_pods(&before, &of("reviews")), ["p"]);
+    assert!(touched_pods(&before, &of("nobody")).is_empty());
+    let (selected, _) = with(&before, &of("reviews"));
+    assert_eq!(touched_pods(&selected, &of("other")), ["p", "q"]);
+}
+
+#[test]
 fn a_host_without_a_service_is_a_warning() {
     let yaml = virtual_service(
         "v",

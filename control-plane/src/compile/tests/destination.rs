@@ -102,6 +102,57 @@ fn headless_pods_are_reached_by_their_addresses() {
 }
 
 #[test]
+fn each_pod_is_reached_at_the_number_that_its_own_slice_gives_a_named_port() {
+    let old = slice("reviews", &[("http", 8080)], &[("reviews-1", "10.1.0.1")]);
+    let new =
+        slice("reviews", &[("http", 9999)], &[("reviews-2", "10.1.0.2")]).replace("reviews-1,", "reviews-2,");
+    let (world, _) = with(&world(&shop()), &[old, new].concat());
+    let name = "reviews.shop.svc.cluster.local:9080";
+    let Body::Endpoints(endpoints) = compiled(&world, &web(&world), Kind::Endpoints, name)
+        .resource
+        .body
+    else {
+        panic!()
+    };
+    let addresses: Vec<_> = endpoints
+        .endpoints
+        .iter()
+        .map(|e| e.address.to_string())
+        .collect();
+    assert_eq!(addresses, ["10.1.0.1:8080", "10.1.0.2:9999"]);
+    for dialled in ["10.1.0.1:8080", "10.1.0.2:9999"] {
+        assert_eq!(pod_dialled(&world, dialled).cluster, name);
+    }
+    assert_eq!(
+        pod_dialled(&world, "10.1.0.2:8080").cluster,
+        super::super::WORKLOAD_CLUSTER
+    );
+}
+
+#[test]
+fn both_families_of_a_service_and_of_a_pod_lead_to_the_same() {
+    let both = shop()
+        .replace(
+            "clusterIP: 10.0.0.1",
+            "clusterIP: 10.0.0.1\n  clusterIPs: [10.0.0.1, 'fd00::1']",
+        )
+        .replace(
+            "{podIP: 10.1.0.1}",
+            "{podIP: 10.1.0.1, podIPs: [{ip: 10.1.0.1}, {ip: 'fd00::a'}]}",
+        );
+    let world = world(&both);
+    assert_eq!(dial(&world, "[fd00::1]:9080").0, dial(&world, "10.0.0.1:9080").0);
+    assert_eq!(pod_dialled(&world, "[fd00::a]:7777").endpoint.pod, "reviews-1");
+}
+
+#[test]
+fn what_an_external_name_resolves_to_passes_through() {
+    let yaml = "{apiVersion: v1, kind: Service, metadata: {name: api, namespace: shop},
+      spec: {type: ExternalName, externalName: api.example.com, ports: [{port: 443}]}}";
+    assert_eq!(dial(&world(yaml), "192.0.2.7:443").0, Destination::Passthrough);
+}
+
+#[test]
 fn an_address_given_again_is_the_younger_pods() {
     let dated = |name: &str, day: u8| {
         let date = format!("\n  creationTimestamp: '2026-01-0{day}T00:00:00Z'\n  labels");

@@ -1,5 +1,7 @@
 use api::Endpoint;
 
+use crate::state::Dependency;
+
 use super::*;
 use crate::state::testing::*;
 
@@ -47,6 +49,122 @@ fn only_what_is_ready_and_stays_takes_traffic_unless_published_anyway() {
         &service.replace("spec:\n", "spec:\n  publishNotReadyAddresses: true\n"),
     );
     assert_eq!(addresses(&all).len(), 4);
+}
+
+#[test]
+fn what_is_going_away_takes_traffic_only_where_nothing_else_does() {
+    let entry = |n: u8, ready: bool, serving: bool, terminating: bool| {
+        format!(
+            "{{addresses: [10.1.0.{n}], conditions: {{ready: {ready}, serving: {serving}, terminating: {terminating}}}}}"
+        )
+    };
+    let staying = entry(1, true, true, false);
+    let leaving = entry(2, false, true, true);
+    let gone = entry(3, false, false, true);
+    let starting = entry(4, false, false, false);
+    for (entries, expected) in [
+        (vec![&staying, &leaving, &gone], vec!["10.1.0.1:8080"]),
+        (vec![&leaving, &gone, &starting], vec!["10.1.0.2:8080"]),
+        (vec![&gone, &starting], vec![]),
+    ] {
+        let entries: Vec<_> = entries.into_iter().map(String::as_str).collect();
+        let (world, _) = with(&world(&shop()), &reviews(&format!("[{}]", entries.join(", "))));
+        assert_eq!(addresses(&world), expected, "{entries:?}");
+    }
+}
+
+fn reviews_service(more: &str) -> String {
+    service("reviews", "10.0.0.1", &[("http", 9080), ("grpc-admin", 9090)])
+        .replace("spec:\n", &format!("spec:\n{more}"))
+}
+
+/// Entries `address/own zone/zones hinted at`, seen from a client in zone z1 or z2 or nowhere.
+fn near(service: &str, entries: &[(&str, &str, &[&str])], more: &str) -> [Vec<String>; 3] {
+    let entry = |(n, zone, hints): &(&str, &str, &[&str])| {
+        let hints: Vec<_> = hints.iter().map(|h| format!("{{name: {h}}}")).collect();
+        let hints = match hints.is_empty() {
+            true => String::new(),
+            false => format!(", hints: {{forZones: [{}]}}", hints.join(", ")),
+        };
+        format!(
+            "{{addresses: [10.1.0.{n}], zone: '{zone}', targetRef: {{kind: Pod, name: reviews-{n}}}{hints}}}"
+        )
+    };
+    let entries: Vec<_> = entries.iter().map(entry).collect();
+    let base = [
+        shop(),
+        reviews(&format!("[{}]", entries.join(", "))),
+        more.to_owned(),
+    ]
+    .concat();
+    let service = reviews_service(service);
+    let (world, _) = with(&world(&base), &service);
+    ["z1", "z2", ""].map(|zone| {
+        let proxy = Proxy {
+            zone: zone.to_owned(),
+            ..web(&world)
+        };
+        match compiled(&world, &proxy, Kind::Endpoints, NAME).resource.body {
+            Body::Endpoints(e) => e.endpoints.iter().map(|e| e.address.ip().to_string()).collect(),
+            other => panic!("{other:?}"),
+        }
+    })
+}
+
+#[test]
+fn endpoints_of_the_clients_zone_are_preferred_where_the_cluster_or_the_service_says_so() {
+    let (plain, close) = ("", "  trafficDistribution: PreferClose\n");
+    let [one, two, both] = [&["10.1.0.1"][..], &["10.1.0.2"], &["10.1.0.1", "10.1.0.2"]];
+    for (service, entries, expected) in [
+        (
+            plain,
+            [("1", "z1", &["z1"][..]), ("2", "z2", &["z2"])],
+            [one, two, both],
+        ),
+        (
+            plain,
+            [("1", "z1", &["z2"]), ("2", "z2", &["z1", "z2"])],
+            [two, both, both],
+        ),
+        // No hint for this zone, or hints of some only: all.
+        (
+            plain,
+            [("1", "z1", &["z3"]), ("2", "z2", &["z2"])],
+            [both, two, both],
+        ),
+        (
+            plain,
+            [("1", "z1", &["z1"]), ("2", "z2", &[])],
+            [both, both, both],
+        ),
+        (plain, [("1", "z1", &[]), ("2", "z2", &[])], [both, both, both]),
+        (close, [("1", "z1", &[]), ("2", "z2", &[])], [one, two, both]),
+        (close, [("1", "", &[]), ("2", "z2", &[])], [both, both, both]),
+    ] {
+        assert_eq!(near(service, &entries, ""), expected, "{service:?} {entries:?}");
+    }
+}
+
+#[test]
+fn a_zone_does_not_empty_a_subset() {
+    let entries = [("1", "z1", &["z1"][..]), ("2", "z2", &["z2"])];
+    let subsets = reviews_subsets();
+    let [z1, ..] = near("", &entries, &subsets);
+    assert_eq!(z1, ["10.1.0.1", "10.1.0.2"], "v1 and v2 each have one");
+}
+
+#[test]
+fn endpoints_by_zone_follow_the_pod_of_the_proxy() {
+    let close = "[{addresses: [10.1.0.1], zone: z1}, {addresses: [10.1.0.2], zone: z2}]";
+    let (world, _) = with(&world(&shop()), &reviews(close));
+    let web_pod = Dependency::Pod("shop".into(), "web".into());
+    let depends = |world: &World| compiled(world, &web(world), Kind::Endpoints, NAME).depends;
+    assert!(!depends(&world).contains(&web_pod));
+    let (world, _) = with(
+        &world,
+        &reviews_service("  trafficDistribution: PreferSameZone\n"),
+    );
+    assert!(depends(&world).contains(&web_pod));
 }
 
 #[test]

@@ -45,7 +45,16 @@ fn services(namespace: &str, name: &str, addresses: &[&str]) -> Vec<String> {
                 ));
             }
         }
+        versions.push(format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: {namespace}}},
+              spec: {{clusterIP: {address}, trafficDistribution: PreferClose, selector: {{app: p}},
+                ports: [{{name: http, port: 80, targetPort: 8080}}]}}}}"
+        ));
     }
+    versions.push(format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: {namespace}}},
+          spec: {{type: ExternalName, externalName: example.com}}}}"
+    ));
     versions
 }
 
@@ -58,11 +67,12 @@ fn pods(namespace: &str, name: &str) -> Vec<String> {
                 ", annotations: {hauberk.dev/weight: '5'}",
                 ", annotations: {hauberk.dev/weight: bad}",
             ] {
+                let node = if more.is_empty() { "n1" } else { "n2" };
                 let injected = !labels.contains("app: q") || more.is_empty();
                 versions.push(format!(
                     "{{apiVersion: v1, kind: Pod,
                       metadata: {{name: {name}, namespace: {namespace}{more}, labels: {{{labels}, hauberk.dev/injected: '{injected}'}}}},
-                      spec: {{serviceAccountName: sa, containers: [{{name: c, ports: [{{name: web, containerPort: 8080}}]}}]}},
+                      spec: {{serviceAccountName: sa, nodeName: {node}, containers: [{{name: c, ports: [{{name: web, containerPort: 8080}}]}}]}},
                       status: {{podIP: {address}}}}}"
                 ));
             }
@@ -78,6 +88,9 @@ fn slices(name: &str, service: &str) -> Vec<String> {
         "[{addresses: [10.1.0.1]}, {addresses: [10.1.0.2], conditions: {ready: false}}]",
         "[{addresses: [10.1.0.1], targetRef: {kind: Pod, name: p1}}, {addresses: [10.1.0.2], zone: z}]",
         "[{addresses: [10.1.0.2], targetRef: {kind: Pod, name: p2}}, {addresses: [10.1.0.1], targetRef: {kind: Pod, name: p3, namespace: other}}]",
+        "[{addresses: [10.1.0.1], nodeName: n1, zone: z, targetRef: {kind: Pod, name: p1}}, {addresses: [10.1.0.2], nodeName: n2, zone: z9}]",
+        "[{addresses: [10.1.0.1], nodeName: n1, zone: z9, hints: {forZones: [{name: z9}]}}, {addresses: [10.1.0.2], zone: z, hints: {forZones: [{name: z}]}}]",
+        "[{addresses: [10.1.0.1], conditions: {ready: false, serving: true, terminating: true}, targetRef: {kind: Pod, name: p1}}]",
     ];
     let ports = [
         "[{name: http, port: 8080}]",
