@@ -17,7 +17,7 @@ use crate::admin::{Admin, SourceReport};
 use crate::authority::{Authority, ServerIdentity, Store};
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::push::{Compiler, Hub, HubHandle};
-use crate::session::Server;
+use crate::session::{Ages, Server};
 use crate::settings::{Run, SourceSettings};
 use crate::source::{self, directory};
 use crate::state::World;
@@ -197,6 +197,7 @@ async fn serve(shared: Shared, listener: TcpListener) -> anyhow::Result<()> {
         authority,
         hub,
         metrics: metrics.session,
+        ages: Ages::default(),
     };
     server.serve(listener, identity, told(stopped)).await
 }

@@ -40,6 +40,28 @@ pub struct Server {
     pub hub: HubHandle,
     /// Counts.
     pub metrics: SessionMetrics,
+    /// How long proxies stay.
+    pub ages: Ages,
+}
+
+/// How long a proxy stays with one replica of the operator before it is asked to connect anew, by chance between two
+/// bounds: so proxies spread over replicas that came later, and not all at once. It keeps what it has, and what it holds
+/// already is not sent again.
+#[derive(Debug, Clone, Copy)]
+pub struct Ages {
+    /// No stream is ended sooner, and by then its connection takes no new one, so that the next is dialled anew.
+    pub least: Duration,
+    /// No stream lasts longer.
+    pub most: Duration,
+}
+
+impl Default for Ages {
+    fn default() -> Self {
+        Self {
+            least: Duration::from_secs(24 * 60),
+            most: Duration::from_secs(36 * 60),
+        }
+    }
 }
 
 impl Server {
@@ -53,6 +75,7 @@ impl Server {
         identity: Arc<ServerIdentity>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
+        let least = self.ages.least;
         let failed = self.metrics.failed_handshakes.clone();
         let connections = accept::accept(listener, identity.tls(&[b"h2"]), failed, greeting::greet);
         let connections = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
@@ -66,6 +89,8 @@ impl Server {
             .http2_max_header_list_size(MAX_HEADERS)
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_ANSWER))
+            // GOAWAY: streams there go on, and a new one needs a new connection.
+            .max_connection_age(least)
             .add_service(config)
             .add_service(identity)
             .serve_with_incoming_shutdown(connections, stop)
@@ -156,6 +181,7 @@ impl Config for Server {
             outbox.clone(),
             self.hub.clone(),
             self.metrics.clone(),
+            rand::random_range(self.ages.least..=self.ages.most),
         );
         // Answered before the greeting is read: a client may wait for the answer before it speaks.
         tokio::spawn(session);

@@ -16,14 +16,19 @@ use crate::push::{HubHandle, Joining, Outbox};
 /// Time to say hello.
 const HELLO: Duration = Duration::from_secs(10);
 
-/// Runs a session; `outbox` is what the proxy reads from.
+/// What a proxy is told that has been here for long.
+const MOVE: &str = "connect again, perhaps to another replica; go on with what you have";
+
+/// Runs a session for at most `age`; `outbox` is what the proxy reads from.
 pub(crate) async fn run(
     claims: Claims,
     mut messages: Streaming<proto::ProxyMessage>,
     outbox: Arc<Outbox>,
     hub: HubHandle,
     metrics: SessionMetrics,
+    age: Duration,
 ) {
+    let mut old = std::pin::pin!(tokio::time::sleep(age));
     let hello = match greeting(&mut messages, &claims).await {
         Ok(hello) => hello,
         Err(status) => {
@@ -57,6 +62,7 @@ pub(crate) async fn run(
         let message = tokio::select! {
             message = messages.message() => message,
             () = outbox.ended() => break Ok(()),
+            () = &mut old => break Err(Status::unavailable(MOVE)),
         };
         match message {
             Ok(Some(message)) => match decode(message) {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::proto::config_client::ConfigClient;
@@ -16,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
-use super::Server;
+use super::{Ages, Server};
 use crate::authority::{Authority, AuthoritySettings, SERVER_NAME, ServerIdentity, Store, mint};
 use crate::metrics::Metrics;
 use crate::push::testing::Texts;
@@ -40,6 +41,10 @@ pub(crate) struct Operator {
 
 impl Operator {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Ages::default()).await
+    }
+
+    pub(crate) async fn start_with(ages: Ages) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Metrics::new();
         let settings = AuthoritySettings {
@@ -58,6 +63,7 @@ impl Operator {
             authority: authority.clone(),
             hub: hub.clone(),
             metrics: metrics.session.clone(),
+            ages,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -92,6 +98,11 @@ impl Operator {
 
     /// A channel over TLS that trusts only the authority's roots.
     pub(crate) async fn channel(&self) -> Channel {
+        self.counting_channel(Arc::default()).await
+    }
+
+    /// Such a channel, which counts the connections that it makes.
+    pub(crate) async fn counting_channel(&self, made: Arc<AtomicUsize>) -> Channel {
         let mut roots = rustls::RootCertStore::empty();
         for root in self.authority.bundle().roots {
             roots.add(root.to_vec().into()).unwrap();
@@ -107,6 +118,7 @@ impl Operator {
         let address = self.address;
         let connect = tower::service_fn(move |_| {
             let connector = connector.clone();
+            made.fetch_add(1, Ordering::Relaxed);
             async move {
                 let tcp = TcpStream::connect(address).await?;
                 let name = SERVER_NAME.try_into().expect("a DNS name");
@@ -135,7 +147,12 @@ impl Operator {
 
     /// A proxy that has said hello and been welcomed.
     pub(crate) async fn proxy(&self, pod: &str) -> Proxy {
-        let mut proxy = self.stranger(pod).await;
+        self.proxy_on(self.channel().await, pod).await
+    }
+
+    /// Such a proxy, on this channel.
+    pub(crate) async fn proxy_on(&self, channel: Channel, pod: &str) -> Proxy {
+        let mut proxy = self.stranger_on(channel, pod).await;
         proxy.hello("shop", pod).await;
         match proxy.next().await.unwrap() {
             Body::Welcome(welcome) => assert_eq!(welcome.revision, 1),
@@ -146,12 +163,16 @@ impl Operator {
 
     /// A proxy that has a token but has said nothing yet.
     pub(crate) async fn stranger(&self, pod: &str) -> Proxy {
+        self.stranger_on(self.channel().await, pod).await
+    }
+
+    async fn stranger_on(&self, channel: Channel, pod: &str) -> Proxy {
         let token = self.token(pod, Duration::from_secs(60));
         let (messages, outgoing) = mpsc::channel(16);
         let mut request = Request::new(ReceiverStream::new(outgoing));
         let value = format!("Bearer {token}").parse().unwrap();
         request.metadata_mut().insert("authorization", value);
-        let mut client = ConfigClient::new(self.channel().await);
+        let mut client = ConfigClient::new(channel);
         let incoming = client.stream(request).await.unwrap().into_inner();
         Proxy { messages, incoming }
     }

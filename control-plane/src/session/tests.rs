@@ -1,5 +1,7 @@
 //! Tests of the gRPC server: a real client against a real server, over TLS on loopback.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::proto;
@@ -7,8 +9,10 @@ use api::proto::proxy_message::Body;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData as _, SanType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tonic::Code;
 
+use super::Ages;
 use super::testing::{Operator, eventually};
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -258,4 +262,39 @@ async fn a_stopping_operator_tells_its_proxies_and_ends() {
     drop(proxy);
     let served = tokio::time::timeout(Duration::from_secs(30), operator.serving).await;
     served.expect("it ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_old_session_is_asked_to_move_and_what_the_proxy_holds_is_not_sent_again() {
+    let bound = Duration::from_millis;
+    let ages = Ages {
+        least: bound(2000),
+        most: bound(2200),
+    };
+    let operator = Operator::start_with(ages).await;
+    operator.change("a", "one").await;
+    let made = Arc::new(AtomicUsize::new(0));
+    let channel = operator.counting_channel(made.clone()).await;
+    let start = Instant::now();
+    let mut proxy = operator.proxy_on(channel.clone(), "web-0").await;
+    proxy.subscribe(&[("a", 0)]).await;
+    let (_, text, version) = proxy.update().await.remove(0);
+    assert_eq!(text, "one");
+    let status = proxy.end().await;
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("another replica"), "{status}");
+    assert!(start.elapsed() >= ages.least);
+    let mut again = operator.proxy_on(channel, "web-0").await;
+    assert_eq!(
+        made.load(Ordering::Relaxed),
+        2,
+        "a new connection, so perhaps another replica"
+    );
+    again.subscribe(&[("a", version)]).await;
+    operator.change("a", "two").await;
+    assert_eq!(
+        again.update().await[0].1,
+        "two",
+        "the first that comes is what is new"
+    );
 }

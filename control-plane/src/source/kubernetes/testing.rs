@@ -212,7 +212,7 @@ pub(super) fn namespace(name: &str) -> Value {
 
 pub(super) fn pod(name: &str, address: &str) -> Value {
     json!({
-        "metadata": {"name": name, "namespace": "shop", "managedFields": [{"manager": "m"}]},
+        "metadata": {"name": name, "namespace": "shop", "managedFields": [{"operation": "Update"}]},
         "spec": {"containers": [{"name": "c", "image": "i"}]},
         "status": {"podIP": address, "phase": "Running"},
     })
