@@ -1,5 +1,5 @@
-//! The admin server: health, metrics, and views of the configuration, read-only, on the background thread. It answers
-//! from what the other modules publish and changes nothing.
+//! The admin server: health, metrics, views of the configuration, and the application's probes, on the background
+//! thread. It answers from what the other modules publish and changes nothing.
 
 mod health;
 mod views;
@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::names;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -25,12 +26,14 @@ use crate::config::Handle;
 use crate::drain::Drain;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::probes::{Outcome, Prober};
+use crate::settings::Settings;
 
 /// Connections served at once.
 const CONNECTIONS: usize = 64;
 /// How long a request's headers may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one connection, with its one request, may take.
+/// How long one connection, with its one request, may take, beside the longest probe.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 const PATHS: &[&str] = &[
@@ -40,6 +43,7 @@ const PATHS: &[&str] = &[
     "/metrics",
     "/config",
     "/clusters",
+    "/probe/<container>/<startup|readiness|liveness>",
 ];
 
 /// The admin server, before it serves.
@@ -50,26 +54,27 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     operator: Arc<str>,
     drain: Drain,
+    prober: Prober,
     started: Instant,
 }
 
 impl Admin {
-    /// A server that shows these. `operator` is its address as in the settings; `drain` says when the proxy is
-    /// shutting down, and must not be ready any more.
+    /// A server that shows these. `drain` says when the proxy is shutting down, and must not be ready any more.
     #[must_use]
     pub fn new(
         config: Handle,
         identity: Identity,
         metrics: Arc<Metrics>,
-        operator: &str,
+        settings: &Settings,
         drain: Drain,
     ) -> Self {
         Self {
             config,
             identity,
             metrics,
-            operator: operator.into(),
+            operator: settings.operator.as_str().into(),
             drain,
+            prober: Prober::new(settings),
             started: Instant::now(),
         }
     }
@@ -87,6 +92,7 @@ impl Admin {
     /// there are and keep the platform's probes out.
     pub async fn serve(self, listener: TcpListener) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        let longest = CONNECTION_TIMEOUT.saturating_add(self.prober.longest());
         loop {
             let permit = Arc::clone(&permits).acquire_owned().await.expect("never closed");
             let stream = match listener.accept().await {
@@ -104,7 +110,11 @@ impl Admin {
                     let admin = admin.clone();
                     async move {
                         let (parts, _body) = request.into_parts();
-                        Ok::<_, Infallible>(admin.answer(&parts.method, parts.uri.path()).await)
+                        Ok::<_, Infallible>(
+                            admin
+                                .answer(&parts.method, parts.uri.path(), &parts.headers)
+                                .await,
+                        )
                     }
                 });
                 let connection = http1::Builder::new()
@@ -112,7 +122,7 @@ impl Admin {
                     .header_read_timeout(HEADER_TIMEOUT)
                     .keep_alive(false)
                     .serve_connection(TokioIo::new(stream), service);
-                match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+                match tokio::time::timeout(longest, connection).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::debug!(%error, "admin connection ended"),
                     Err(_) => tracing::debug!("admin connection took too long"),
@@ -122,12 +132,15 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
             let allowed = HeaderValue::from_static("GET, HEAD");
             response.headers_mut().insert(header::ALLOW, allowed);
             return response;
+        }
+        if let Some(name) = path.strip_prefix(names::PROBE_PATH) {
+            return self.probe(name, headers).await;
         }
         match path {
             "/health" => json(StatusCode::OK, &self.health()),
@@ -162,6 +175,20 @@ impl Admin {
             StatusCode::SERVICE_UNAVAILABLE,
             format!("not ready: {}\n", missing.join("; ")),
         )
+    }
+
+    async fn probe(&self, name: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        match self.prober.probe(name, headers.get(header::USER_AGENT)).await {
+            Outcome::Passed(seen) => text(StatusCode::OK, format!("{seen}\n")),
+            Outcome::Failed(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+            Outcome::Unknown(all) => {
+                let all = all.join("\n");
+                text(
+                    StatusCode::NOT_FOUND,
+                    format!("no such probe in HAUBERK_PROBES; there is\n{all}\n"),
+                )
+            }
+        }
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

@@ -215,6 +215,26 @@ impl Handle {
         }
     }
 
+    /// Waits until the operator says that nothing is left to serve here.
+    pub async fn finished(&self) {
+        let mut swapped = self.swapped.clone();
+        loop {
+            swapped.borrow_and_update();
+            if self
+                .load()
+                .inbound
+                .as_ref()
+                .is_some_and(|inbound| inbound.finished)
+            {
+                return;
+            }
+            if swapped.changed().await.is_err() {
+                // Nobody is left to say so.
+                std::future::pending().await
+            }
+        }
+    }
+
     /// The roots that the operator pushes, for [`crate::identity`] and [`operator`].
     #[must_use]
     pub fn trust(&self) -> watch::Receiver<Option<Arc<api::TrustBundle>>> {

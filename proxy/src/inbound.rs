@@ -169,7 +169,7 @@ async fn refuse(connection: &Connection, io: Io, verdict: Detected) {
     tracing::info!(peer = %connection.peer, dialled = %connection.dialled, "{error}");
     connection.metrics.refused_connections.inc();
     connection.count_error(&error);
-    sniff::answer_all(io, verdict, error, &connection.worker.drain).await;
+    sniff::answer_all(io, verdict, error, connection.worker.drain.closing()).await;
 }
 
 impl Connection {

@@ -41,6 +41,8 @@ pub mod identity;
 pub mod admin;
 pub mod drain;
 pub mod error;
+pub mod probes;
+pub mod wait;
 
 #[cfg(test)]
 pub(crate) mod testing;

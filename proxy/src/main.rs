@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use proxy::access_log::AccessLog;
 use proxy::admin::Admin;
 use proxy::config::{self, Current, operator};
-use proxy::drain::{self, Controller, Phase};
+use proxy::drain::{self, Pace, neighbours};
 use proxy::metrics::Metrics;
-use proxy::settings::{Cli, Command, LogFormat, Settings};
+use proxy::settings::{Cli, Command, LogFormat, Settings, WaitArgs};
 use proxy::worker::{self, Shared};
-use proxy::{identity, interception};
+use proxy::{identity, interception, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             .map(|report| println!("{report}"))
             .map_err(Into::into),
         Command::Run(settings) => run(*settings),
+        Command::Wait(args) => wait(&args),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,11 +62,19 @@ fn start_log(settings: &Settings) -> anyhow::Result<()> {
 /// The main thread is the background thread: the stream to the operator, certificates, admin and signals.
 fn run(settings: Settings) -> anyhow::Result<()> {
     start_log(&settings)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(serve(Arc::new(settings)))
+}
+
+fn wait(args: &WaitArgs) -> anyhow::Result<()> {
+    runtime()?.block_on(wait::until_ready(args.admin, args.timeout))?;
+    Ok(())
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::LocalRuntime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
-        .context("starting a runtime")?;
-    runtime.block_on(serve(Arc::new(settings)))
+        .context("starting a runtime")
 }
 
 async fn serve(settings: Arc<Settings>) -> anyhow::Result<()> {
@@ -80,7 +89,7 @@ async fn serve(settings: Arc<Settings>) -> anyhow::Result<()> {
         handle.clone(),
         identity.clone(),
         Arc::clone(&metrics),
-        &settings.operator,
+        &settings,
         drain.clone(),
     );
     let admin_listener = Admin::bind(settings.admin).await?;
@@ -89,7 +98,7 @@ async fn serve(settings: Arc<Settings>) -> anyhow::Result<()> {
     tokio::task::spawn_local(admin.serve(admin_listener));
     let shared = Shared {
         settings: Arc::clone(&settings),
-        config: handle,
+        config: handle.clone(),
         identity,
         drain,
         metrics,
@@ -106,32 +115,29 @@ async fn serve(settings: Arc<Settings>) -> anyhow::Result<()> {
         admin = %settings.admin,
         "serving"
     );
-    terminated().await?;
-    shut_down(&settings, &controller, workers).await;
-    access_log.flush();
-    Ok(())
-}
-
-async fn terminated() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-/// Goes on accepting until endpoints had time to learn, then lets connections finish.
-async fn shut_down(settings: &Settings, controller: &Controller, workers: Vec<JoinHandle<()>>) {
-    tracing::info!(delay = ?settings.drain_delay, "shutting down: still accepting, not ready any more");
-    controller.enter(Phase::Going);
-    tokio::time::sleep(settings.drain_delay).await;
-    tracing::info!(open = controller.open(), timeout = ?settings.drain_timeout, "closing: connections finish");
-    controller.enter(Phase::Closing);
-    // Workers keep to the drain timeout themselves.
+    let pace = told_to_end(&settings, &handle).await?;
+    drain::shut_down(&controller, pace, || !neighbours::hold_sockets()).await;
     while !workers.iter().all(JoinHandle::is_finished) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tracing::info!("ended");
+    access_log.flush();
+    Ok(())
+}
+
+/// Waits until the proxy is to end: told to, or with nothing left to serve. The delay is for callers that do not know
+/// yet; where the application has ended there are none.
+async fn told_to_end(settings: &Settings, config: &config::Handle) -> anyhow::Result<Pace> {
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    let (delay, timeout) = (settings.drain_delay, settings.drain_timeout);
+    let delay = tokio::select! {
+        _ = terminate.recv() => delay,
+        _ = interrupt.recv() => delay,
+        () = config.finished() => {
+            tracing::info!("every other container of the pod has ended: nothing is left to serve");
+            Duration::ZERO
+        }
+    };
+    Ok(Pace { delay, timeout })
 }

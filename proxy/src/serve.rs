@@ -12,7 +12,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use crate::drain::Drain;
 use crate::io::Io;
 use crate::worker::Local;
 
@@ -34,10 +33,14 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves HTTP/1.1 until the connection ends; when the proxy is closing, until the request under way has its answer.
+/// Serves HTTP/1.1 until the connection ends; after `closing`, until the request under way has its answer.
 /// `head_timeout` bounds the wait for a whole head, and with it the idle time between two requests.
-pub async fn http1<S, B>(io: Io, service: S, head_timeout: Option<Duration>, drain: &Drain)
-where
+pub async fn http1<S, B>(
+    io: Io,
+    service: S,
+    head_timeout: Option<Duration>,
+    closing: impl Future<Output = ()>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Failure>,
@@ -55,7 +58,7 @@ where
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = drain.closing() => {
+        () = closing => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -63,8 +66,8 @@ where
     log(ended);
 }
 
-/// Serves HTTP/2 until the connection ends; when the proxy is closing, until the streams under way have ended.
-pub async fn http2<S, B>(io: Io, service: S, drain: &Drain)
+/// Serves HTTP/2 until the connection ends; after `closing`, until the streams under way have ended.
+pub async fn http2<S, B>(io: Io, service: S, closing: impl Future<Output = ()>)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: 'static,
@@ -89,7 +92,7 @@ where
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = drain.closing() => {
+        () = closing => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::interception::InitArgs;
+use crate::probes::Probes;
 
 /// The command line of `hauberk-proxy`.
 #[derive(Debug, Parser)]
@@ -32,6 +33,20 @@ pub enum Command {
     Run(Box<Settings>),
     /// Redirect the pod's connections to the proxy, or stop doing so.
     Init(InitArgs),
+    /// Return when the proxy of this pod is ready.
+    Wait(WaitArgs),
+}
+
+/// The options of `hauberk-proxy wait`.
+#[derive(Debug, Clone, Args)]
+#[command(args_override_self = true)]
+pub struct WaitArgs {
+    /// How long the proxy may take to be ready.
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
+    pub timeout: Duration,
+    /// Address of the admin server.
+    #[arg(long, env = "HAUBERK_ADMIN", default_value_t = default_admin())]
+    pub admin: SocketAddr,
 }
 
 /// Settings of a running proxy.
@@ -109,10 +124,13 @@ pub struct Settings {
     /// How long a connection's first bytes may take before it counts as opaque.
     #[arg(long, env = "HAUBERK_DETECT_TIMEOUT", default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     pub detect_timeout: Duration,
-    /// After SIGTERM, how long connections are still accepted.
+    /// The application's probes that the admin server carries out under `/probe/`, as JSON.
+    #[arg(long, env = "HAUBERK_PROBES", default_value = "{}", value_name = "JSON")]
+    pub probes: Probes,
+    /// After SIGTERM, how long connections to the pod are still accepted.
     #[arg(long, env = "HAUBERK_DRAIN_DELAY", default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_delay: Duration,
-    /// After that, how long open connections may go on.
+    /// After that, how long open connections may go on, and the application may open new ones.
     #[arg(long, env = "HAUBERK_DRAIN_TIMEOUT", default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_timeout: Duration,
 }
@@ -209,10 +227,14 @@ fn settings_file(args: &[OsString]) -> Option<PathBuf> {
     std::env::var_os("HAUBERK_SETTINGS").map(PathBuf::from)
 }
 
-/// Puts the file's values before the flags, where flags win over them, unless the environment has the name.
+/// Puts the file's values before the flags, where flags win over them, unless the environment has the name. The file is
+/// one for all commands, each of which takes what it knows.
 fn with_file(args: Vec<OsString>, file: &PathBuf) -> anyhow::Result<Vec<OsString>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("settings file {}", file.display()))?;
     let run = <Settings as Args>::augment_args(clap::Command::new("run"));
+    let command = args.get(1).and_then(|name| name.to_str()).unwrap_or_default();
+    let program = Cli::command();
+    let command = program.find_subcommand(command);
     let mut before = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -234,7 +256,8 @@ fn with_file(args: Vec<OsString>, file: &PathBuf) -> anyhow::Result<Vec<OsString
                 at()
             );
         };
-        if std::env::var_os(name).is_none() {
+        let taken = command.is_some_and(|c| c.get_arguments().any(|a| a.get_env() == Some(name.as_ref())));
+        if taken && std::env::var_os(name).is_none() {
             before.push(OsString::from(format!("--{flag}={value}")));
         }
     }
@@ -263,7 +286,29 @@ mod tests {
         let args = with_file(args, &path.path().to_path_buf())?;
         match Cli::try_parse_from(args)?.command {
             Command::Run(settings) => Ok(*settings),
-            Command::Init(_) => unreachable!("the arguments say run"),
+            Command::Init(_) | Command::Wait(_) => unreachable!("the arguments say run"),
+        }
+    }
+
+    #[test]
+    fn waiting_takes_the_admin_address_from_the_file_of_the_proxy() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), format!("{NEEDED}HAUBERK_ADMIN=127.0.0.1:1502\n")).unwrap();
+        for (words, admin, timeout) in [
+            (["wait", "--timeout=7s"], "127.0.0.1:1502", 7),
+            (["wait", "--admin=10.1.0.5:9"], "10.1.0.5:9", 60),
+        ] {
+            let args = ["hauberk-proxy"]
+                .into_iter()
+                .chain(words)
+                .map(OsString::from)
+                .collect();
+            let args = with_file(args, &path.path().to_path_buf()).unwrap();
+            let Command::Wait(wait) = Cli::try_parse_from(args).unwrap().command else {
+                unreachable!("the arguments say wait")
+            };
+            assert_eq!(wait.admin.to_string(), admin);
+            assert_eq!(wait.timeout, Duration::from_secs(timeout));
         }
     }
 
@@ -297,6 +342,12 @@ mod tests {
                 .unwrap_err()
                 .to_string()
                 .contains("1 to 64")
+        );
+        let probes = format!("{NEEDED}HAUBERK_PROBES={{\"web/ready\": {{}}}}\n");
+        let error = read(&probes, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("--probes") && error.contains("web/ready") && error.contains("liveness"),
+            "{error}"
         );
         assert!(
             read("nonsense", &[])

@@ -228,21 +228,15 @@ async fn serve(worker: Rc<Worker>, outbound: Listener, inbound: Listener) {
             accepted = inbound.accept() => take(&worker, Direction::Inbound, accepted, inbound::serve).await,
         }
     }
-    // Sockets close here: what arrives from now on is refused by the kernel. Open connections finish.
-    drop((outbound, inbound));
-    let idle = async {
-        while worker.drain.connections() > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    // The sockets close here: what arrives from now on is refused by the kernel. The application may still call others.
+    drop(inbound);
+    let over = worker.drain.over();
+    tokio::pin!(over);
+    loop {
+        tokio::select! {
+            () = &mut over => break,
+            accepted = outbound.accept() => take(&worker, Direction::Outbound, accepted, outbound::serve).await,
         }
-    };
-    if tokio::time::timeout(worker.settings.drain_timeout, idle)
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            left = worker.drain.connections(),
-            "the drain timeout passed: connections are cut"
-        );
     }
     sweeper.abort();
 }

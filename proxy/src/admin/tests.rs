@@ -23,13 +23,7 @@ async fn running() -> Running {
     tokio::spawn(client.run(channel));
     let identity = empty();
     let (controller, drain) = drain::channel();
-    let admin = Admin::new(
-        handle.clone(),
-        identity.clone(),
-        metrics,
-        &settings.operator,
-        drain,
-    );
+    let admin = Admin::new(handle.clone(), identity.clone(), metrics, &settings, drain);
     let listener = Admin::bind(settings.admin).await.expect("listens");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(admin.serve(listener));
@@ -69,6 +63,7 @@ async fn configure(running: &mut Running, ca: &Ca) -> Session {
         policy: api::TlsPolicy::Permissive,
         ports: Vec::new(),
         sources: Vec::new(),
+        finished: false,
     };
     let resource = |kind, name: &str, body| Resource::new(ResourceName::new(kind, name), body).into();
     let inbound = resource(Kind::Inbound, names::INBOUND_SELF, Body::Inbound(inbound));
@@ -114,6 +109,7 @@ async fn ready_says_what_is_missing_until_nothing_is() {
     let (status, body) = ask(running.address, "GET", "/ready").await;
     assert_eq!(status, 503);
     assert!(body.contains("shutting down"), "{body}");
+    assert_eq!(ask(running.address, "GET", "/health/live").await.0, 200);
     let (_, body) = ask(running.address, "GET", "/health").await;
     assert_eq!(json(&body)["status"], "draining");
 }

@@ -3,7 +3,6 @@
 //! for it has none when it starts.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +10,13 @@ use std::time::Duration;
 use api::{SpiffeId, names};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::identity::verify::{self, Roots};
 use crate::settings::Settings;
+use crate::upstream::connect;
 
 /// Service account of the operator.
 const SERVICE_ACCOUNT: &str = "hauberk-control-plane";
@@ -125,7 +123,7 @@ impl Dialler {
         let addresses = addresses.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", self.host)))?;
         for address in addresses {
             let attempt = async {
-                let stream = self.connect(address).await?;
+                let stream = connect::dial(address, self.mark).await?;
                 let name = ServerName::IpAddress(address.ip().into());
                 connector.connect(name, stream).await.map_err(verify::explain)
             };
@@ -140,16 +138,6 @@ impl Dialler {
         }
         tracing::debug!(error = %last, "dialling the operator failed");
         Err(last)
-    }
-
-    async fn connect(&self, address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if let Some(mark) = self.mark {
-            socket.set_mark(mark)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        TcpSocket::from_std_stream(socket.into()).connect(address).await
     }
 
     /// The roots of the file, read anew, and those that were pushed.

@@ -51,6 +51,7 @@ pub(crate) fn settings() -> (Settings, tempfile::NamedTempFile) {
         on_discovery_timeout: OnDiscoveryTimeout::Refuse,
         destination_idle: DESTINATION_IDLE,
         detect_timeout: Duration::from_secs(1),
+        probes: crate::probes::Probes::default(),
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::ZERO,
     };

@@ -28,7 +28,7 @@ pub async fn serve_http1(connection: Rc<Connection>, io: Io) {
     let drain = connection.worker.drain.clone();
     let timeout = connection.identity.is_none().then_some(HEAD_TIMEOUT);
     let service = service_fn(move |request| handle(Rc::clone(&connection), App::Http1, request));
-    serve::http1(io, service, timeout, &drain).await;
+    serve::http1(io, service, timeout, drain.closing()).await;
 }
 
 /// Serves HTTP/2 of a peer; `app` is what the application at its end and ours speaks.
@@ -36,7 +36,7 @@ pub async fn serve_http2(connection: Rc<Connection>, io: Io, app: App) {
     connection.taken();
     let drain = connection.worker.drain.clone();
     let service = service_fn(move |request| handle(Rc::clone(&connection), app, request));
-    serve::http2(io, service, &drain).await;
+    serve::http2(io, service, drain.closing()).await;
 }
 
 async fn handle(

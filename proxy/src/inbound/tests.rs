@@ -21,6 +21,7 @@ pub(crate) fn inbound(policy: TlsPolicy) -> Arc<Inbound> {
         policy,
         ports: Vec::new(),
         sources: Vec::new(),
+        finished: false,
     })
 }
 

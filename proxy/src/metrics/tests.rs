@@ -38,6 +38,7 @@ fn snapshot(clusters: &[&str]) -> Arc<Snapshot> {
             service: "web.shop.svc.cluster.local".to_owned(),
         }],
         sources: Vec::new(),
+        finished: false,
     };
     Arc::new(Snapshot {
         clusters: clusters.iter().map(cluster).collect(),
@@ -115,6 +116,7 @@ fn a_port_that_stays_goes_on_counting_and_unknown_ones_share_one_series() {
             service: service.to_owned(),
         }],
         sources: Vec::new(),
+        finished: false,
     };
     let first = InboundPorts::default().of(&inbound("web"));
     first.get(8080).requests.inc(200);

@@ -25,14 +25,14 @@ use crate::{message, serve};
 pub async fn serve_http1(connection: Rc<Connection>, io: Io) {
     let drain = connection.worker.drain.clone();
     let service = service_fn(move |request| handle(Rc::clone(&connection), App::Http1, request));
-    serve::http1(io, service, None, &drain).await;
+    serve::http1(io, service, None, drain.leaving()).await;
 }
 
 /// Serves HTTP/2 on a connection of the application.
 pub async fn serve_http2(connection: Rc<Connection>, io: Io) {
     let drain = connection.worker.drain.clone();
     let service = service_fn(move |request| handle(Rc::clone(&connection), App::Http2, request));
-    serve::http2(io, service, &drain).await;
+    serve::http2(io, service, drain.leaving()).await;
 }
 
 async fn handle(

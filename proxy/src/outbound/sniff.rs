@@ -71,7 +71,7 @@ async fn find_out(connection: &Rc<Connection>, mut io: Io, target: &Target) -> s
             // The time until a first request is the application's own affair, as it is between two.
             let verdict = tokio::select! {
                 verdict = verdict(&mut io) => verdict?,
-                () = connection.worker.drain.closing() => return Ok(Spoken::Nothing),
+                () = connection.worker.drain.leaving() => return Ok(Spoken::Nothing),
             };
             Ok(match verdict {
                 Some(Detected::Http2) => Spoken::Http2(io),
@@ -221,18 +221,18 @@ pub async fn refuse(connection: &Rc<Connection>, mut io: Io, error: Error) {
     let Ok(Ok(Some(verdict))) = timeout(REFUSE_WAIT, verdict(&mut io)).await else {
         return;
     };
-    answer_all(io, verdict, error, &connection.worker.drain).await;
+    answer_all(io, verdict, error, connection.worker.drain.leaving()).await;
 }
 
 /// Answers every request on a connection with an error; closes one that carries none.
-pub async fn answer_all(io: Io, verdict: Detected, error: Error, drain: &crate::drain::Drain) {
+pub async fn answer_all(io: Io, verdict: Detected, error: Error, closing: impl Future<Output = ()>) {
     let service = hyper::service::service_fn(move |request: ::http::Request<hyper::body::Incoming>| {
         let response = message::error_response(&error, message::is_grpc(request.headers()));
         std::future::ready(Ok(response.map(http_body_util::Full::new)))
     });
     match verdict {
-        Detected::Http1 => serve::http1(io, service, Some(REFUSE_WAIT), drain).await,
-        Detected::Http2 => serve::http2(io, service, drain).await,
+        Detected::Http1 => serve::http1(io, service, Some(REFUSE_WAIT), closing).await,
+        Detected::Http2 => serve::http2(io, service, closing).await,
         Detected::Tls | Detected::Opaque | Detected::NeedMore => {}
     }
 }

@@ -61,21 +61,33 @@ impl Upstream {
             endpoint: address,
             source: Arc::new(source),
         };
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }
-        .map_err(failed)?;
-        if let Some(mark) = self.socket_mark {
-            SockRef::from(&socket).set_mark(mark).map_err(failed)?;
-        }
-        socket.set_nodelay(true).map_err(failed)?;
+        let socket = socket(address, self.socket_mark).map_err(failed)?;
         if let Some(keepalive) = keepalive {
             set_keepalive(&socket, keepalive).map_err(failed)?;
         }
         socket.connect(address).await.map_err(failed)
     }
+}
+
+/// A plain TCP connection outside the pool, marked as the proxy's own.
+///
+/// # Errors
+/// When the system refuses it.
+pub(crate) async fn dial(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
+    socket(address, mark)?.connect(address).await
+}
+
+fn socket(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    if let Some(mark) = mark {
+        SockRef::from(&socket).set_mark(mark)?;
+    }
+    socket.set_nodelay(true)?;
+    Ok(socket)
 }
 
 fn set_keepalive(socket: &TcpSocket, keepalive: Keepalive) -> io::Result<()> {

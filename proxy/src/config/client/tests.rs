@@ -28,6 +28,7 @@ fn inbound(policy: api::TlsPolicy) -> proto::Resource {
         policy,
         ports: Vec::new(),
         sources: Vec::new(),
+        finished: false,
     };
     resource(Kind::Inbound, names::INBOUND_SELF, Body::Inbound(inbound))
 }

@@ -1,4 +1,5 @@
 use std::io::Write as _;
+use std::net::SocketAddr;
 
 use api::proto::proxy_message::Body as FromProxy;
 use rustls::ServerConfig;

@@ -351,6 +351,7 @@ fn inbound_and_roots_are_never_lost() {
             policy,
             ports: Vec::new(),
             sources: Vec::new(),
+            finished: false,
         };
         resource(Kind::Inbound, names::INBOUND_SELF, Body::Inbound(inbound))
     };

@@ -116,7 +116,7 @@ fn draining_lets_a_request_finish_and_then_closes() {
         world.drain.enter(Phase::Going);
         tokio::task::yield_now().await;
         assert!(!idle.is_closed(), "going is not closing");
-        world.drain.enter(Phase::Closing);
+        world.drain.enter(Phase::Leaving);
         eventually("the idle connection closes", || idle.is_closed()).await;
         eventually("nothing is left", || world.drain.open() == 0).await;
     });
@@ -127,7 +127,7 @@ fn draining_lets_a_request_finish_and_then_closes() {
         let mut app = world.http1().await;
         let asked = tokio::task::spawn_local(async move { ask(&mut app, request("GET", "/", "")).await });
         arrived.notified().await;
-        world.drain.enter(Phase::Closing);
+        world.drain.enter(Phase::Leaving);
         tokio::task::yield_now().await;
         assert_eq!(world.drain.open(), 1, "a request under way is waited for");
         answer.notify_one();
@@ -162,7 +162,7 @@ fn a_declared_connection_that_has_not_spoken_ends_with_the_drain() {
         let world = World::new(forward(Some(api::Protocol::Http1), &cluster(&[], |_| {}), |_| {}));
         let mut app = world.dial(SERVICE);
         tokio::task::yield_now().await;
-        world.drain.enter(Phase::Closing);
+        world.drain.enter(Phase::Leaving);
         assert_eq!(app.read(&mut [0; 8]).await.unwrap(), 0);
     });
 }
@@ -192,7 +192,7 @@ fn draining_lets_the_streams_of_http2_finish_and_then_closes() {
         let get = request("GET", "http://reviews/", "");
         let asked = tokio::task::spawn_local(async move { asking.send_request(get).await });
         arrived.notified().await;
-        world.drain.enter(Phase::Closing);
+        world.drain.enter(Phase::Leaving);
         tokio::task::yield_now().await;
         assert_eq!(world.drain.open(), 1);
         answer.notify_one();

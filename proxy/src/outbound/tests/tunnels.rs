@@ -62,7 +62,7 @@ fn an_upgrade_carries_bytes_both_ways_and_either_side_may_end_first() {
         assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
         assert!(answer.to_lowercase().contains("upgrade: echo"), "{answer}");
         // It outlives the request it began with, and is waited for.
-        world.drain.enter(Phase::Closing);
+        world.drain.enter(Phase::Leaving);
         tokio::task::yield_now().await;
         assert!(world.drain.open() > 0);
         app.write_all(b"ng").await.unwrap();
