@@ -296,6 +296,10 @@ mod tests {
         }
     }
 
+    pub(super) fn object_status() -> ObjectStatus {
+        one(facts(true, Some(2)), vec![by(0, 2, true)])
+    }
+
     fn by(proxy: usize, generation: i64, applied: bool) -> AppliedBy {
         AppliedBy {
             proxy,

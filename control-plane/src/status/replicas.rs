@@ -132,4 +132,55 @@ endpoints:
         assert_eq!(found, expected);
         assert!(others(&World::default(), "cp-a").is_empty());
     }
+
+    #[tokio::test]
+    async fn who_answers_is_heard_and_who_does_not_is_named() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let said = Status {
+            objects: vec![crate::status::tests::object_status()],
+            proxies: vec![crate::status::tests::proxy("web-0")],
+            ..Status::default()
+        };
+        let json = axum::Json(said.clone());
+        let status = axum::routing::get(move || std::future::ready(json.clone()));
+        let router = axum::Router::new().route("/status", status);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        // Nobody listens at the second address.
+        let slice = format!(
+            "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: hauberk-control-plane-1
+  namespace: hauberk-system
+  labels: {{kubernetes.io/service-name: hauberk-control-plane}}
+addressType: IPv4
+ports: [{{name: admin, port: {port}}}]
+endpoints: [{{addresses: [127.0.0.1]}}, {{addresses: [127.0.0.2]}}]
+"
+        );
+        let world = world(&slice);
+        let bundle = api::TrustBundle {
+            trust_domain: "cluster.local".to_owned(),
+            roots: Vec::new(),
+        };
+        let metrics = crate::metrics::Metrics::new().push;
+        let (hub, _hub) =
+            crate::push::Hub::new(crate::push::Compiler::of_world(), world.clone(), bundle, metrics);
+        let (_source, source) = watch::channel(admin::SourceReport {
+            world,
+            ..admin::SourceReport::default()
+        });
+        let (sender, mut answers) = watch::channel(Answers::default());
+        let asking = tokio::spawn(ask(Local { hub, source }, "cp-a".to_owned(), sender));
+        let heard = timeout(ANSWER * 3, answers.wait_for(|answers| answers.complete)).await;
+        let heard = heard.unwrap().unwrap().clone();
+        assert_eq!(heard.silent, ["127.0.0.2"]);
+        let [status] = heard.statuses.as_slice() else {
+            panic!("{heard:?}")
+        };
+        assert_eq!((&status.objects, status.proxies.len()), (&said.objects, 0));
+        asking.abort();
+    }
 }
