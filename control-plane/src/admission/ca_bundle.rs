@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::authority::{Authority, SERVICE_ACCOUNT};
 use crate::metrics::{WriteMetrics, Written};
-use crate::status::write::FIELD_MANAGER;
+use crate::status::write::OWNER;
 
 /// How often the registrations are looked at, besides each change of the roots.
 const LOOK: Duration = Duration::from_secs(60);
@@ -123,7 +123,7 @@ async fn keep(api: &Api<DynamicObject>, roots: &str) -> Result<bool, kube::Error
         return Ok(false);
     };
     let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
+        field_manager: Some(OWNER.to_owned()),
         ..PatchParams::default()
     };
     api.patch(NAME, &params, &kube::api::Patch::Json::<()>(patch))

@@ -44,7 +44,7 @@ const GATHER: Duration = Duration::from_secs(10);
 /// Between two warnings that writing fails.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Who owns the fields that are written.
-pub(crate) const FIELD_MANAGER: &str = "hauberk-control-plane";
+pub(crate) const OWNER: &str = "hauberk-control-plane";
 
 /// What the writer works with.
 pub struct Writer {
@@ -249,7 +249,7 @@ async fn write_status(client: Client, key: ObjectKey, status: crds::Status) -> D
         let resource = api_resource(&key.kind).expect("only our kinds are wanted");
         let api: Api<DynamicObject> = Api::namespaced_with(client, &key.namespace, &resource);
         let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
+            field_manager: Some(OWNER.to_owned()),
             ..PatchParams::default()
         };
         let body = json!({ "status": merge_patch(&status) });
@@ -281,7 +281,7 @@ async fn write_event(client: Client, event: Event) -> Done {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client, &namespace);
     let params = PostParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
+        field_manager: Some(OWNER.to_owned()),
         ..PostParams::default()
     };
     match in_time(api.create(&params, &event)).await {
