@@ -1,7 +1,7 @@
 # The one entry for everything that is done with this tree, by people and by CI. `make` lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint fmt fuzz bench demo ci
+.PHONY: help setup build test lint fmt fuzz bench demo images e2e ci
 SHELL := /bin/sh
 
 # nft, iptables and ip stand in /usr/sbin on many systems.
@@ -17,6 +17,14 @@ endif
 
 CARGO ?= cargo
 target := $(or $(CARGO_TARGET_DIR),target)
+
+# Programs that run anywhere: in images without a C library, in the demo, in tests on a cluster. They are built once, for
+# all three, with links to nothing. Naming the target leaves build scripts and macros without the flag.
+PROFILE ?= release
+host = $(shell rustc -vV | sed -n 's/^host: //p')
+static = $(target)/$(host)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+build-static = RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --profile $(PROFILE) --target $(host) \
+	-p proxy -p control-plane -p cli -p tests --bins
 
 # How long `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 30
@@ -54,8 +62,23 @@ bench: setup ## Measure what the pure decisions cost; BENCH=--test only runs eac
 	$(CARGO) bench -p bench --bench decisions -- $(BENCH)
 
 demo: setup ## Tell the story of README.md on this machine; KEEP=1 leaves it running
-	$(CARGO) build --release --bins -p proxy -p control-plane -p tests
-	$(target)/release/hauberk-demo $(if $(KEEP),--keep)
+	$(build-static)
+	$(static)/hauberk-demo $(if $(KEEP),--keep)
+
+images: ## Build the container images as OCI archives in target/images; PROFILE=dev is quicker
+	@sh scripts/setup.sh images
+	$(build-static)
+	@sh scripts/images.sh $(static) $(target)/images
+
+# On a cluster of yours: KUBECONFIG, and E2E_IMAGES for where you pushed the images.
+e2e: images ## Test on a real Kubernetes (needs root; or KUBECONFIG=…); E2E=name runs those, E2E_KEEP=1 leaves it running
+ifeq ($(KUBECONFIG),)
+	@sh scripts/setup.sh node
+	programs=$$(sh scripts/kubernetes.sh) && HAUBERK_KUBERNETES=$$programs HAUBERK_IMAGES=$(target)/images \
+		HAUBERK_CLUSTER_LOGS=$(target)/e2e $(static)/hauberk-e2e $(E2E)
+else
+	$(static)/hauberk-e2e $(E2E)
+endif
 
 ci: ## What CI runs: lint, test, demo
 	bash .ci/run

@@ -1,6 +1,11 @@
 #!/bin/sh
 # Looks for what the build and the lab need beside Rust. As root with apt it installs what is missing; otherwise it says
 # in one line what is missing and which command brings it. `make setup` calls it; nothing but packages is touched.
+#
+#   sh scripts/setup.sh [images] [node]
+#
+# `images` adds what container images are put together with, `node` what a Kubernetes node runs beside Kubernetes itself
+# (scripts/kubernetes.sh builds that).
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 
@@ -15,6 +20,27 @@ ip6tables:iptables
 setpriv:util-linux
 unshare:util-linux
 "
+for more in "$@"; do
+    case $more in
+    images) needed="$needed
+strip:binutils
+xtables-nft-multi:iptables
+" ;;
+    node) needed="$needed
+etcd:etcd-server
+containerd:containerd
+ctr:containerd
+runc:runc
+/usr/lib/cni/ptp:containernetworking-plugins
+conntrack:conntrack
+dnsmasq:dnsmasq-base
+" ;;
+    *)
+        echo "setup: there is no $more; there are images and node" >&2
+        exit 1
+        ;;
+    esac
+done
 
 look() {
     tools="" packages=""

@@ -64,38 +64,6 @@ pub struct Counters {
     pub failed: u64,
 }
 
-/// What a client pod saw of one call.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Called {
-    /// The status; 0 when no answer came.
-    pub status: u16,
-    /// The answer's header fields.
-    pub headers: BTreeMap<String, String>,
-    /// Its body.
-    pub body: String,
-    /// Why no answer came.
-    pub error: Option<String>,
-}
-
-/// What a client pod's load has recorded.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Loaded {
-    /// All calls.
-    pub total: u64,
-    /// Calls that a user would call failed: no answer, or a status of 500 and above.
-    pub errors: u64,
-    /// Calls by status.
-    pub statuses: BTreeMap<u16, u64>,
-    /// Calls by answering version.
-    pub versions: BTreeMap<String, u64>,
-    /// Calls without an answer, by reason.
-    pub failures: BTreeMap<String, u64>,
-    /// Connections opened.
-    pub opened: u64,
-    /// The longest call, in milliseconds.
-    pub longest_ms: f64,
-}
-
 /// How the application treats requests.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -50,12 +50,16 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use binaries::{Binary, reachable};
 pub use enter::{Privileges, enter, outside_pid};
+pub(crate) use enter::{inside, within};
+pub(crate) use hub::ip_batch;
 pub use hub::{BRIDGE, GATEWAY, GATEWAY_V6, OPERATOR};
+pub(crate) use logs::ends;
 pub use manifests::{EndpointState, INJECTED};
 pub use operator::{CONFIG_PORT, Operator, TRUST_DOMAIN};
 pub use pod::{Pod, PodIdentity};
-pub use poll::eventually;
+pub use poll::{eventually, eventually_every};
 pub use process::{Process, Signal};
+pub(crate) use proxy::while_running;
 pub use proxy::{ADMIN_PORT, Proxy};
 pub use spec::{App, Builder, NAMESPACE, PodSpec, PortSpec, ServiceSpec, Workload};
 pub use trial::{run, trial};

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use histogram::Histogram;
-pub use record::{Failure, Outcome, Report, Sample, Window};
+pub use record::{Failure, Latency, Outcome, Report, Sample, Summary, Window};
 
 use crate::client::{Call, CallError, Reply, Session};
 
@@ -182,8 +182,17 @@ impl Load {
 
     /// Ends it now, letting calls under way finish.
     pub async fn stop(self) -> Report {
+        self.stopping().await
+    }
+
+    /// Tells it to end, and returns what waits for the end of the calls under way.
+    pub fn stopping(&self) -> impl Future<Output = Report> + use<> {
         self.stop.send_replace(true);
-        self.finish().await
+        let (mut done, record) = (self.done.clone(), Arc::clone(&self.record));
+        async move {
+            let _ended_either_way = done.wait_for(|done| *done).await.is_ok();
+            lock(&record).clone()
+        }
     }
 }
 

@@ -37,15 +37,33 @@ pub enum Privileges {
 /// Returns only inside. The outer process exits with the inner one's exit code, or with a line that says what the
 /// kernel refused and what to do about it.
 pub fn enter() {
-    let inside = std::env::var(MARK).ok().filter(|_| getpid().as_raw() == 1);
-    let outcome = match inside.as_deref() {
-        Some("root") => hub::open(Privileges::Root, private_mounts()),
-        Some("rootless") => hub::open(Privileges::Rootless, private_mounts()),
-        Some(_) | None => outer(),
+    within("lab", hub::open, || {});
+}
+
+/// What [`enter`] does, for every kind of place that tests run in: `open` is called inside, with the privileges and
+/// with what became of the private mounts; `after` outside, once everything inside has ended. `who` begins errors.
+pub(crate) fn within(
+    who: &str,
+    open: impl FnOnce(Privileges, anyhow::Result<bool>) -> anyhow::Result<()>,
+    after: impl FnOnce(),
+) {
+    let outcome = match inside() {
+        Some(privileges) => open(privileges, private_mounts()),
+        None => outer(after),
     };
     if let Err(error) = outcome {
-        eprintln!("lab: {error:#}");
+        eprintln!("{who}: {error:#}");
         std::process::exit(1);
+    }
+}
+
+/// The privileges of a process that is inside already; nothing for the one that was started from a shell.
+pub(crate) fn inside() -> Option<Privileges> {
+    let mark = std::env::var(MARK).ok().filter(|_| getpid().as_raw() == 1)?;
+    match mark.as_str() {
+        "root" => Some(Privileges::Root),
+        "rootless" => Some(Privileges::Rootless),
+        _ => None,
     }
 }
 
@@ -56,10 +74,10 @@ pub fn outside_pid() -> Option<u32> {
 }
 
 /// Creates the namespaces, runs this program again inside and exits as it exits.
-fn outer() -> anyhow::Result<()> {
+fn outer(after: impl FnOnce()) -> anyhow::Result<()> {
     let threads = count_threads()?;
     if threads != 1 {
-        bail!("lab::enter() must be the first call in main: this process already has {threads} threads");
+        bail!("enter() must be the first call in main: this process already has {threads} threads");
     }
     let program = std::env::current_exe().context("cannot find this program's own path")?;
     let privileges = separate()?;
@@ -78,6 +96,7 @@ fn outer() -> anyhow::Result<()> {
         .env(OUTER, getpid().to_string())
         .status()
         .map_err(|error| missing_tool("setpriv", "util-linux", &error))?;
+    after();
     let code = match (status.code(), status.signal()) {
         (Some(code), _) => code,
         (None, Some(signal)) => 128 + signal,

@@ -175,7 +175,7 @@ pub(super) fn unplug(places: &[Place]) {
 }
 
 /// Runs `ip` commands in the calling thread's network namespace.
-fn ip_batch(commands: &str) -> anyhow::Result<()> {
+pub(crate) fn ip_batch(commands: &str) -> anyhow::Result<()> {
     run_ip(&["-batch", "-"], commands)
 }
 

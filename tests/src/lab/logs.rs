@@ -15,10 +15,11 @@ const READ: u64 = 32 * 1024;
 static KEPT: Mutex<String> = Mutex::new(String::new());
 
 /// The last `lines` lines of every log in `folder`, each under its program's name.
-pub(super) fn ends(folder: &Path, lines: usize) -> String {
+pub(crate) fn ends(folder: &Path, lines: usize) -> String {
     let mut logs: Vec<PathBuf> = std::fs::read_dir(folder)
         .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
         .unwrap_or_default();
+    logs.retain(|log| log.is_file());
     logs.sort();
     let mut text = String::new();
     for log in logs {

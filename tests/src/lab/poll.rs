@@ -14,6 +14,16 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub async fn eventually<T>(
     deadline: Duration,
     what: &str,
+    look: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    eventually_every(PAUSE, deadline, what, look).await
+}
+
+/// [`eventually`] with a longer pause between two looks, where a look costs others something.
+pub async fn eventually_every<T>(
+    pause: Duration,
+    deadline: Duration,
+    what: &str,
     mut look: impl AsyncFnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let end = Instant::now() + deadline;
@@ -24,14 +34,14 @@ pub async fn eventually<T>(
             Ok(Err(reason)) => last = Some(reason),
             Err(_elapsed) => {}
         }
-        if Instant::now() + PAUSE >= end {
+        if Instant::now() + pause >= end {
             let reason = last.map_or_else(
                 || "the first look never returned".to_owned(),
                 |last| format!("{last:#}"),
             );
             bail!("not within {deadline:?}: {what} (last: {reason})");
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` in the calling thread's network namespace, its output appended to `log`.
-    pub(super) fn start(name: &str, mut command: Command, log: &Path) -> anyhow::Result<Process> {
+    pub(crate) fn start(name: &str, mut command: Command, log: &Path) -> anyhow::Result<Process> {
         let program = command.get_program().to_string_lossy().into_owned();
         let output = File::options()
             .create(true)

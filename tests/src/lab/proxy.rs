@@ -180,7 +180,7 @@ pub(super) fn read_metrics(reply: Reply) -> anyhow::Result<String> {
 }
 
 /// Looks until `look` succeeds, and fails early, with the log, when the program ends meanwhile.
-pub(super) async fn while_running(
+pub(crate) async fn while_running(
     process: &Process,
     deadline: Duration,
     what: &str,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::histogram::Histogram;
 use crate::client::CallError;
@@ -15,7 +15,7 @@ use crate::client::CallError;
 const MAX_SAMPLES: usize = 1_000_000;
 
 /// Why a call has no answer.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Failure {
     /// No connection.
@@ -58,10 +58,10 @@ pub struct Sample {
 }
 
 /// The calls that ended within one window of time.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Window {
     /// Its start, from the load's start.
-    #[serde(serialize_with = "millis")]
+    #[serde(serialize_with = "millis", deserialize_with = "from_millis")]
     pub at: Duration,
     /// Calls by status.
     pub statuses: BTreeMap<u16, u64>,
@@ -70,7 +70,7 @@ pub struct Window {
     /// Calls without an answer.
     pub failures: BTreeMap<Failure, u64>,
     /// The longest call.
-    #[serde(serialize_with = "millis")]
+    #[serde(serialize_with = "millis", deserialize_with = "from_millis")]
     pub longest: Duration,
 }
 
@@ -90,6 +90,40 @@ pub struct Report {
     pub closed: u64,
     /// How long it ran; zero until it ends.
     pub elapsed: Duration,
+}
+
+/// A report without its single calls.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Summary {
+    /// All calls.
+    pub requests: u64,
+    /// Those that a user would call failed ([`Report::errors`]).
+    pub errors: u64,
+    /// Calls by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Calls by answering version.
+    pub versions: BTreeMap<String, u64>,
+    /// Calls without an answer, by reason.
+    pub failures: BTreeMap<Failure, u64>,
+    /// Connections opened.
+    pub opened: u64,
+    /// Connections closed.
+    pub closed: u64,
+    /// How long it ran, in milliseconds; zero until it ends.
+    pub elapsed_ms: f64,
+    /// Times of the calls that were answered, in milliseconds.
+    pub latency_ms: Latency,
+}
+
+/// Times that shares of all calls do not exceed, in milliseconds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "they are called what they are")]
+pub struct Latency {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
 }
 
 impl Report {
@@ -212,23 +246,38 @@ impl Report {
         others.map(|sample| sample.started).max()
     }
 
-    /// The report as one JSON object, without the single calls.
-    pub fn summary(&self) -> serde_json::Value {
+    /// The report without the single calls.
+    pub fn summary(&self) -> Summary {
         let quantile = |share| self.latency.quantile(share).as_secs_f64() * 1000.0;
-        serde_json::json!({
-            "requests": self.total(),
-            "errors": self.errors(),
-            "statuses": self.statuses(),
-            "versions": self.versions(),
-            "failures": self.failures(),
-            "opened": self.opened,
-            "closed": self.closed,
-            "elapsed_ms": self.elapsed.as_secs_f64() * 1000.0,
-            "latency_ms": {
-                "p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99), "p999": quantile(0.999),
-                "max": self.latency.max().as_secs_f64() * 1000.0,
+        Summary {
+            requests: self.total(),
+            errors: self.errors(),
+            statuses: self.statuses(),
+            versions: self.versions(),
+            failures: self.failures(),
+            opened: self.opened,
+            closed: self.closed,
+            elapsed_ms: self.elapsed.as_secs_f64() * 1000.0,
+            latency_ms: Latency {
+                p50: quantile(0.5),
+                p90: quantile(0.9),
+                p99: quantile(0.99),
+                p999: quantile(0.999),
+                max: self.latency.max().as_secs_f64() * 1000.0,
             },
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for Summary {
+    /// As JSON: on one line, or on many with `{:#}`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = if f.alternate() {
+            serde_json::to_string_pretty(self)
+        } else {
+            serde_json::to_string(self)
+        };
+        f.write_str(&text.map_err(|_| std::fmt::Error)?)
     }
 }
 
@@ -264,6 +313,11 @@ fn add_up<'a, K: Clone + Ord + 'a>(maps: impl Iterator<Item = &'a BTreeMap<K, u6
         *sums.entry(key.clone()).or_default() += count;
     }
     sums
+}
+
+fn from_millis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let millis = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(millis / 1000.0).map_err(serde::de::Error::custom)
 }
 
 fn millis<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -47,14 +47,14 @@ fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     }
 }
 
-fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+pub(crate) fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
     match serde_json::to_vec(value) {
         Ok(bytes) => Response::new(Full::from(bytes)),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 
-fn refuse(status: StatusCode, reason: &str) -> Response<Full<Bytes>> {
+pub(crate) fn refuse(status: StatusCode, reason: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(format!("{reason}\n")));
     *response.status_mut() = status;
     response

@@ -47,7 +47,7 @@ pub(crate) struct Options {
     /// Print JSON lines rather than a table.
     #[arg(long)]
     json: bool,
-    /// End with a failure when a call failed.
+    /// Fail when a call failed.
     #[arg(long)]
     strict: bool,
 }

@@ -1,10 +1,10 @@
 //! The application in the lab's pods: HTTP, gRPC and TCP servers that say who they are and fail on demand.
 //!
-//! Started by the lab, one process for each kind of port; `load` is a client for shells. Never shipped, and it trusts
-//! whoever reaches it.
+//! Started by the lab, one process for each kind of port, and by tests on a cluster; `load` is a client for shells,
+//! `caller` one for tests. Never shipped, and it trusts whoever reaches it.
 
 mod accept;
-mod client;
+mod caller;
 mod control;
 mod grpc;
 mod http;
@@ -21,6 +21,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use accept::{Server, Speaks};
 use state::State;
@@ -52,8 +53,14 @@ enum Command {
     },
     /// Make many calls and print what became of them.
     Load(load::Options),
-    /// Call others when told to.
-    Client(client::Options),
+    /// Make calls and loads when asked to over HTTP.
+    Caller {
+        /// Listen here.
+        #[arg(long, default_value_t = tests::caller::CALLER_PORT)]
+        port: u16,
+    },
+    /// Do nothing until SIGTERM.
+    Pause,
 }
 
 /// What all servers have in common.
@@ -112,7 +119,11 @@ fn run(command: Command) -> anyhow::Result<()> {
                 .await
             }
             Command::Load(options) => load::run(options).await,
-            Command::Client(options) => client::run(options).await,
+            Command::Caller { port } => caller::serve(listen(port).await?).await,
+            Command::Pause => {
+                signal(SignalKind::terminate())?.recv().await;
+                Ok(())
+            }
         }
     })
 }
