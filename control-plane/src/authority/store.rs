@@ -22,7 +22,7 @@ pub struct Store(Home);
 #[derive(Debug, Clone)]
 enum Home {
     Directory(PathBuf),
-    Secret(SecretStore),
+    Secret(Box<SecretStore>),
 }
 
 /// What is wrong with a store.
@@ -69,7 +69,7 @@ impl Store {
     /// The Secret `hauberk-authority` in the mesh's root namespace; made when it is opened.
     #[must_use]
     pub fn secret(client: kube::Client) -> Self {
-        Self(Home::Secret(SecretStore::new(client)))
+        Self(Home::Secret(Box::new(SecretStore::new(client))))
     }
 
     /// The directory, where it is one.

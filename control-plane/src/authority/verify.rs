@@ -35,21 +35,21 @@ pub struct Verifier(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    JoinTokens(TokenKey),
-    TokenReview(Reviewer),
+    JoinTokens(Box<TokenKey>),
+    TokenReview(Box<Reviewer>),
 }
 
 impl Verifier {
     /// Verifies join tokens of this key.
     #[must_use]
     pub fn join_tokens(key: TokenKey) -> Self {
-        Self(Kind::JoinTokens(key))
+        Self(Kind::JoinTokens(Box::new(key)))
     }
 
     /// Has Kubernetes review service-account tokens.
     #[must_use]
     pub fn token_review(client: kube::Client, metrics: ReviewMetrics) -> Self {
-        Self(Kind::TokenReview(Reviewer::new(client, metrics)))
+        Self(Kind::TokenReview(Box::new(Reviewer::new(client, metrics))))
     }
 
     /// Who the bearer of a token is.

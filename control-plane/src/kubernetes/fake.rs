@@ -11,6 +11,8 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
+type Change = Box<dyn FnOnce(&mut Value) + Send>;
+
 /// The server.
 #[derive(Clone, Default)]
 pub(crate) struct Fake(Arc<Mutex<Inner>>);
@@ -32,7 +34,7 @@ struct Inner {
     /// What each creation waits at.
     creations: Option<Arc<Barrier>>,
     /// Done once, just before the next replacement.
-    before_replace: Option<Box<dyn FnOnce(&mut Value) + Send>>,
+    before_replace: Option<Change>,
 }
 
 impl Fake {

@@ -46,12 +46,22 @@ impl Operator {
 
     pub(crate) async fn start_with(ages: Ages) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let store = Store::directory(dir.path());
+        Self::start_with(store, dir).await
+    }
+
+    /// One whose keys are in Kubernetes, and that knows callers from there.
+    pub(crate) async fn start_in(client: kube::Client) -> Self {
+        Self::start_with(Store::secret(client), tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_with(store: Store, dir: tempfile::TempDir) -> Self {
         let metrics = Metrics::new();
         let settings = AuthoritySettings {
             trust_domain: "cluster.local".to_owned(),
             lifetime: Duration::from_secs(3600),
         };
-        let authority = Authority::open(settings, Store::directory(dir.path()), metrics.authority.clone())
+        let authority = Authority::open(settings, store, metrics.authority.clone())
             .await
             .unwrap();
         let identity = ServerIdentity::new(&authority).unwrap();

@@ -14,6 +14,7 @@ use tonic::Code;
 
 use super::Ages;
 use super::testing::{Operator, eventually};
+use crate::kubernetes::fake::Fake;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -80,6 +81,41 @@ async fn a_request_that_does_not_deserve_a_certificate_is_refused_with_the_reaso
     }
     assert_eq!(operator.metrics.authority.refused.get(), 2);
     assert_eq!(operator.metrics.session.refused_tokens.get(), 3);
+}
+
+#[tokio::test]
+async fn in_kubernetes_a_pods_own_token_counts_and_no_join_token() {
+    let fake = Fake::default();
+    let operator = Operator::start_in(fake.client()).await;
+    fake.review(
+        "head.web.mac",
+        serde_json::json!({
+            "authenticated": true,
+            "audiences": ["hauberk"],
+            "user": {
+                "username": "system:serviceaccount:shop:web",
+                "extra": {"authentication.kubernetes.io/pod-name": ["web-0"]},
+            },
+        }),
+    );
+    let key = KeyPair::generate().unwrap();
+    let ask = async |token: &str, uri| operator.sign(Some(token), csr(&key, uri)).await;
+    assert_eq!(ask("head.web.mac", WEB).await.unwrap().chain.len(), 1);
+    let foreign = "spiffe://cluster.local/ns/shop/sa/payment";
+    let other = ask("head.web.mac", foreign).await.unwrap_err();
+    assert_eq!(other.code(), Code::PermissionDenied, "{other}");
+    let stranger = ask("head.stranger.mac", WEB).await.unwrap_err();
+    assert_eq!(stranger.code(), Code::Unauthenticated, "{stranger}");
+    let join_token = operator.token("web-0", MINUTE);
+    let joining = ask(&join_token, WEB).await.unwrap_err();
+    assert_eq!(joining.code(), Code::Unauthenticated, "{joining}");
+
+    fake.down(Some(503));
+    let unknown = ask("head.new.mac", WEB).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::Unavailable, "{unknown}");
+    assert!(ask("head.web.mac", WEB).await.is_ok(), "known from a moment ago");
+    assert_eq!(operator.metrics.session.refused_tokens.get(), 2);
+    assert_eq!(operator.metrics.session.unverified_tokens.get(), 1);
 }
 
 #[tokio::test]

@@ -144,6 +144,26 @@ impl Operator {
         Ok(token)
     }
 
+    /// Takes the next step of a rotation; gives what the command said.
+    ///
+    /// # Errors
+    /// What the command said when it took none.
+    pub async fn rotate_root(&self) -> anyhow::Result<String> {
+        let mut command = lab_command(&Binary::ControlPlane.path()?);
+        command.args(["rotate-root", "--trust-domain", TRUST_DOMAIN]);
+        command.arg("--state-dir").arg(&self.state);
+        command.envs(&self.environment);
+        let output = tokio::process::Command::from(command).kill_on_drop(true).output();
+        let output = tokio::time::timeout(TOKEN_WITHIN, output)
+            .await
+            .context("hauberk-control-plane rotate-root never ended")?
+            .context("cannot run hauberk-control-plane")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
     /// Asks the admin port.
     pub async fn admin(&self, path: &str) -> anyhow::Result<Reply> {
         let url = format!("http://{}{path}", self.pod.address(ADMIN_PORT));
