@@ -8,8 +8,6 @@ pub const INBOUND_PORT: u16 = 15006;
 pub const ADMIN_PORT: u16 = 15020;
 /// The operator's gRPC port.
 pub const OPERATOR_PORT: u16 = 15010;
-/// The operator's port for the API server's webhooks.
-pub const WEBHOOK_PORT: u16 = 15017;
 /// User and group the proxy runs as; its own traffic is not redirected.
 pub const PROXY_UID: u32 = 1337;
 
@@ -18,6 +16,27 @@ pub const PROXY_CONTAINER: &str = "hauberk-proxy";
 /// Start of the admin path that carries out one of the application's probes: the container's name, `/` and the
 /// probe's kind follow.
 pub const PROBE_PATH: &str = "/probe/";
+
+/// Label of a pod that has a proxy.
+pub const INJECTED_LABEL: &str = "hauberk.dev/injected";
+/// Namespace whose policies hold for the whole mesh.
+pub const ROOT_NAMESPACE: &str = "hauberk-system";
+/// Trust domain unless the installation names another.
+pub const TRUST_DOMAIN: &str = "cluster.local";
+/// Suffix of a Service's full name.
+pub const SERVICE_SUFFIX: &str = "svc.cluster.local";
+
+/// Name of the one Inbound resource of a proxy.
+pub const INBOUND_SELF: &str = "self";
+/// Name of the trust bundle of the mesh.
+pub const TRUST_BUNDLE_MESH: &str = "mesh";
+
+/// Response header with which the proxy says that an answer is its own, and why.
+pub const REASON_HEADER: &str = "x-hauberk-reason";
+/// Request header that tells an application how many tries came before this one.
+pub const ATTEMPT_HEADER: &str = "x-hauberk-attempt";
+/// Request header with the verified identity of the caller; always removed from what arrives from outside.
+pub const PEER_HEADER: &str = "x-hauberk-peer";
 
 /// Label of a namespace, label or annotation of a pod: whether pods get a proxy.
 pub const INJECT_SWITCH: &str = "hauberk.dev/inject";
@@ -79,32 +98,14 @@ pub const OPERATOR_URL: &str = "https://hauberk-control-plane.hauberk-system.svc
 /// Namespaces of the platform; their pods never get a proxy, and neither do those of [`ROOT_NAMESPACE`].
 pub const PLATFORM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 
+/// Contract revision that this build speaks.
+pub const REVISION: u32 = 1;
+/// The operator's port for the API server's webhooks.
+pub const WEBHOOK_PORT: u16 = 15017;
+
 /// Name of the operator's Deployment, Service, ServiceAccount, roles, webhook configurations and lease.
 pub const OPERATOR: &str = "hauberk-control-plane";
-/// Label of a pod that has a proxy.
-pub const INJECTED_LABEL: &str = "hauberk.dev/injected";
-/// Namespace whose policies hold for the whole mesh.
-pub const ROOT_NAMESPACE: &str = "hauberk-system";
 /// Secret in the root namespace with the authority's roots and keys.
 pub const AUTHORITY_SECRET: &str = "hauberk-authority";
 /// Secret in the root namespace with an intermediate certificate of the user's own.
 pub const ISSUER_SECRET: &str = "hauberk-issuer";
-/// Trust domain unless the installation names another.
-pub const TRUST_DOMAIN: &str = "cluster.local";
-/// Suffix of a Service's full name.
-pub const SERVICE_SUFFIX: &str = "svc.cluster.local";
-
-/// Name of the one Inbound resource of a proxy.
-pub const INBOUND_SELF: &str = "self";
-/// Name of the trust bundle of the mesh.
-pub const TRUST_BUNDLE_MESH: &str = "mesh";
-
-/// Response header with which the proxy says that an answer is its own, and why.
-pub const REASON_HEADER: &str = "x-hauberk-reason";
-/// Request header that tells an application how many tries came before this one.
-pub const ATTEMPT_HEADER: &str = "x-hauberk-attempt";
-/// Request header with the verified identity of the caller; always removed from what arrives from outside.
-pub const PEER_HEADER: &str = "x-hauberk-peer";
-
-/// Contract revision that this build speaks.
-pub const REVISION: u32 = 1;
