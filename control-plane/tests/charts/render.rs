@@ -330,8 +330,14 @@ fn values_do_what_they_say() {
     let metrics = objects.get("Service", "hauberk-control-plane-metrics");
     assert_eq!(metrics["spec"]["clusterIP"], "None");
     let admin = &objects.get("NetworkPolicy", NAME)["spec"]["ingress"][2];
+    let operators = &objects.get("Deployment", NAME)["spec"]["selector"];
     assert_eq!(
-        admin["from"][0]["podSelector"]["matchLabels"]["app"],
+        &admin["from"][0]["podSelector"],
+        operators,
+        "operators ask each other"
+    );
+    assert_eq!(
+        admin["from"][1]["podSelector"]["matchLabels"]["app"],
         "prometheus"
     );
 }

@@ -1,0 +1,83 @@
+//! The command line. The environment's only say is KUBECONFIG, which the Kubernetes client reads as kubectl does.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "hauberk", version, about = "Looks after a Hauberk service mesh")]
+pub(crate) struct Settings {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which cluster is asked.
+#[derive(Debug, Args)]
+pub(crate) struct Connection {
+    /// The kubeconfig to use; otherwise the one that KUBECONFIG names, ~/.kube/config, or that of the pod around this
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say whether the installation is healthy; exits with 1 when a check fails, 2 when nothing can be asked
+    Check {
+        /// Before installing: say whether the cluster is fit, and whether you may install
+        #[arg(long)]
+        pre: bool,
+        /// For people or for programs
+        #[arg(long, short, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
+    /// Show objects and proxies, over all operators; exits with 1 when one could not be asked
+    Status {
+        /// Only objects and proxies of this namespace
+        #[arg(long, short)]
+        namespace: Option<String>,
+        /// For people or for programs
+        #[arg(long, short, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
+}
+
+/// For people or for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_the_connection_may_stand_anywhere() {
+        Settings::command().debug_assert();
+        let read = Settings::parse_from([
+            "hauberk",
+            "status",
+            "-n",
+            "shop",
+            "--context",
+            "test",
+            "-o",
+            "json",
+        ]);
+        assert_eq!(read.connection.context.as_deref(), Some("test"));
+        let Command::Status { namespace, output } = read.command else {
+            panic!("{read:?}")
+        };
+        assert_eq!((namespace.as_deref(), output), (Some("shop"), Format::Json));
+    }
+}
