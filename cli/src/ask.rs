@@ -278,7 +278,7 @@ async fn bundles(client: &Client) -> Known<BTreeMap<String, String>> {
 
 async fn namespaces(client: &Client) -> Known<BTreeSet<String>> {
     let api: Api<Namespace> = Api::all(client.clone());
-    let selected = ListParams::default().labels(&format!("{INJECT_SWITCH}=enabled"));
+    let selected = ListParams::default().labels(&format!("{INJECT_SWITCH} in (enabled,true)"));
     let found = all(&api, selected).await?;
     Ok(found
         .into_iter()

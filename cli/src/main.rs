@@ -1,10 +1,12 @@
 //! `hauberk`, the command line of Hauberk's users: whether a cluster is fit and an installation healthy (`check`), what
-//! became of objects and proxies (`status`). It reads and never changes anything in a cluster.
+//! became of objects and proxies (`status`), and pods of a file with proxies in them (`inject`). It reads and never changes
+//! anything in a cluster.
 
 mod ask;
 mod check;
 mod connect;
 mod facts;
+mod file;
 mod settings;
 mod status;
 mod table;
@@ -31,9 +33,16 @@ fn main() -> ExitCode {
 }
 
 async fn carry_out(settings: Settings) -> anyhow::Result<ExitCode> {
-    let client = connect::client(&settings.connection).await?;
+    let client = connect::client(&settings.connection);
     match settings.command {
+        Command::Inject {
+            file,
+            config,
+            image,
+            native,
+        } => file::inject(&file, &file::config(config.as_deref(), image, native)?),
         Command::Check { pre, output } => {
+            let client = client.await?;
             let findings = if pre {
                 check::before(&ask::before(&client).await)
             } else {
@@ -47,6 +56,7 @@ async fn carry_out(settings: Settings) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(u8::from(failed)))
         }
         Command::Status { namespace, output } => {
+            let client = client.await?;
             let replicas = ask::replicas(&client).await.map_err(anyhow::Error::msg)?;
             anyhow::ensure!(
                 !replicas.is_empty(),

@@ -37,6 +37,21 @@ pub(crate) enum Command {
         #[arg(long, short, value_enum, default_value_t = Format::Text)]
         output: Format,
     },
+    /// Put proxies into the pods of a file, as the operator would; asks no cluster
+    Inject {
+        /// The manifests, as YAML or JSON; `-` is the standard input
+        #[arg(long, short, value_name = "FILE")]
+        file: PathBuf,
+        /// What proxies are like: `injection.yaml` of the ConfigMap hauberk-injection; otherwise the chart's defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The proxy's image
+        #[arg(long)]
+        image: Option<String>,
+        /// For a cluster with native sidecar containers, which are there since Kubernetes 1.29
+        #[arg(long)]
+        native: bool,
+    },
     /// Show objects and proxies, over all operators; exits with 1 when one could not be asked
     Status {
         /// Only objects and proxies of this namespace

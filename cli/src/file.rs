@@ -1,0 +1,97 @@
+//! `hauberk inject`: a file in, the file with proxies out, and a note on each pod beside it.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use inject::Config;
+
+/// Prints the file with proxies in its pods, and on the standard error what became of each.
+///
+/// # Errors
+/// When a file cannot be read, or the config cannot be used.
+pub(crate) fn inject(file: &Path, config: &Config) -> anyhow::Result<ExitCode> {
+    match inject::manifest(&read(file)?, config) {
+        Ok((text, notes)) => {
+            for note in notes {
+                eprintln!("{note}");
+            }
+            print!("{text}");
+            Ok(ExitCode::SUCCESS)
+        }
+        // Half a file would be taken for a whole one, so nothing is printed.
+        Err(errors) => {
+            for error in errors {
+                eprintln!("hauberk: {}: {error}", file.display());
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// What proxies are like: the chart's defaults, or what the file says, with what the flags say instead.
+///
+/// # Errors
+/// When the file cannot be read, or says something that cannot be used.
+pub(crate) fn config(file: Option<&Path>, image: Option<String>, native: bool) -> anyhow::Result<Config> {
+    let mut config = match file {
+        Some(path) => {
+            let text = read(path)?;
+            serde_saphyr::from_str(&text).with_context(|| format!("--config {}", path.display()))?
+        }
+        None => Config::default(),
+    };
+    if let Some(image) = image {
+        config.image = image;
+    }
+    config.native |= native;
+    Ok(config)
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("the standard input")?;
+        Ok(text)
+    } else {
+        std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn flags_go_before_the_config_and_the_config_before_defaults() {
+        let written = file("image: registry.example.com/proxy:1\naccessLog: json\n");
+        let read = config(Some(written.path()), None, false).unwrap();
+        assert_eq!(read.image, "registry.example.com/proxy:1");
+        assert_eq!(read.access_log, inject::AccessLog::Json);
+        assert!(!read.native);
+        let read = config(Some(written.path()), Some("here:2".to_owned()), true).unwrap();
+        assert_eq!((read.image.as_str(), read.native), ("here:2", true));
+        assert_eq!(config(None, None, false).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_config_that_cannot_be_used_names_file_and_field() {
+        let written = file("colour: red\n");
+        let error = format!("{:#}", config(Some(written.path()), None, false).unwrap_err());
+        let name = written.path().display().to_string();
+        assert!(error.contains(&name) && error.contains("colour"), "{error}");
+        let error = format!("{:#}", config(Some(Path::new("/none")), None, false).unwrap_err());
+        assert!(error.contains("/none"), "{error}");
+    }
+}
