@@ -1,7 +1,7 @@
 # The one entry for everything that is done with this tree, by people and by CI. `make` lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint fmt fuzz bench demo images e2e ci
+.PHONY: help setup build test charts lint fmt fuzz bench demo images e2e ci
 SHELL := /bin/sh
 
 # nft, iptables and ip stand in /usr/sbin on many systems.
@@ -40,6 +40,11 @@ build: setup ## Build every binary and every test (debug)
 
 test: build ## Run unit, property, in-memory, lab and documentation tests
 	$(CARGO) test --workspace --no-fail-fast
+
+charts: setup ## Lint the charts and render them with several sets of values, with Helm 4
+	sh scripts/helm.sh lint charts/hauberk-crds
+	sh scripts/helm.sh lint charts/hauberk
+	$(CARGO) test -p control-plane --test charts
 
 lint: setup ## Check format, lints, documentation links and dependencies
 	$(CARGO) fmt --all --check

@@ -10,6 +10,7 @@ small API server in this process, which knows the kinds that --api names and tak
 """
 
 import argparse
+import base64
 import ctypes
 import json
 import os
@@ -235,6 +236,7 @@ def install(args, helm):
 
 
 def upgrade(args, helm):
+    # "auto" keeps to how the release was installed; for a new one it means client-side here, and server-side in the command.
     options = {"install": args.install, "create_namespace": args.install, "max_history": 10, **_options(args)}
     helm.call("upgrade", args.release, args.chart, values(args), "", json.dumps(options))
     status(args, helm)
@@ -245,12 +247,42 @@ def _options(args):
         "wait": args.wait,
         "timeout_seconds": args.timeout,
         "server_side_apply": args.server_side,
-        "disable_openapi_validation": False,
+        "disable_openapi_validation": args.disable_openapi_validation,
     }
 
 
 def rollback(args, helm):
-    helm.call("rollback", args.release, args.revision)
+    """The chart and the values of an earlier revision become a new one, which is what a rollback is.
+
+    It goes the way of an upgrade: the library's own rollback stops before its end, as nothing can tell it how to wait.
+    """
+    history = sorted(helm.call("history", args.release), key=lambda release: release["version"])
+    if args.revision:
+        wanted = [release for release in history if release["version"] == args.revision]
+    else:
+        good = ("deployed", "superseded")
+        wanted = [release for release in history[:-1] if release["info"]["status"] in good]
+    if not wanted:
+        raise Failure(f"{args.release}: there is no such revision to go back to")
+    release = wanted[-1]
+    chart = release["chart"]
+    with tempfile.TemporaryDirectory() as folder:
+
+        def write(name, content):
+            path = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(content)
+
+        write("Chart.yaml", json.dumps(chart["metadata"]).encode())
+        write("values.yaml", json.dumps(chart.get("values") or {}).encode())
+        if chart.get("schema"):
+            write("values.schema.json", base64.b64decode(chart["schema"]))
+        for file in (chart.get("templates") or []) + (chart.get("files") or []):
+            write(file["name"], base64.b64decode(file["data"]))
+        options = {"reset_values": True, "max_history": 10, **_options(args)}
+        config = json.dumps(release.get("config") or {})
+        helm.call("upgrade", args.release, folder, config, "", json.dumps(options))
     status(args, helm)
 
 
@@ -292,12 +324,16 @@ def command_line():
     sub.add_argument("--api", action="append", default=[], help="an API that the cluster has beside the usual ones")
     sub.add_argument("--without-api", action="append", default=[], help="a usual API that the cluster lacks")
     sub.add_argument("--notes", action="store_true", help="print the notes instead of the manifests")
-    for run in (install, upgrade):
-        sub = command(run, "release", "chart", "values", "wait")
-        sub.add_argument("--server-side", choices=["auto", "true", "false"], default="auto" if run is upgrade else "true")
+    for run, parts in ((install, ["chart", "values"]), (upgrade, ["chart", "values"]), (rollback, [])):
+        sub = command(run, "release", *parts, "wait")
+        sub.add_argument("--server-side", choices=["auto", "true", "false"], default="true" if run is install else "auto")
+        sub.add_argument(
+            "--disable-openapi-validation", action="store_true", help="for servers older than what the chart describes"
+        )
         if run is upgrade:
             sub.add_argument("--install", action="store_true", help="install where there is nothing to upgrade")
-    command(rollback, "release").add_argument("revision", type=int, nargs="?", default=0)
+        if run is rollback:
+            sub.add_argument("revision", type=int, nargs="?", default=0, help="otherwise the one before")
     command(uninstall, "release", "wait")
     command(status, "release")
     return parser

@@ -44,6 +44,8 @@ pub struct Run {
     pub admin: SocketAddr,
     /// Address on which the API server's webhooks are answered.
     pub webhook: SocketAddr,
+    /// What injected proxies are like.
+    pub injection: inject::Config,
     /// Filter of the log.
     pub log: String,
     /// Form of the log.
@@ -254,6 +256,7 @@ fn run(values: &Values) -> Result<Run, SettingsError> {
         listen: values.get("listen", value::address)?,
         admin: values.get("admin", value::address)?,
         webhook: values.get("webhook", value::address)?,
+        injection: values.get("injection", value::injection)?,
         log: values.get("log", value::log)?,
         log_format: values.get("log-format", value::format)?,
     })

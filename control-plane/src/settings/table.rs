@@ -100,6 +100,9 @@ pub(crate) const TABLE: [Setting; 16] = [
         "Trust domain of every identity"),
     setting("certificate-lifetime", "TIME", Some("24h"), &[Run, RotateRoot],
         "Lifetime of workloads' certificates, 10s to 8760h"),
+    setting("injection", "FILE", Some(""), &[Run],
+        "A YAML file that says what injected proxies are like, as the chart writes it from its values under \
+         `injection.proxy`; without it proxies are as the chart's defaults say"),
     setting("log", "LEVEL", Some("info"), &[Run],
         "What is logged: error, warn, info, debug, trace, or directives such as `info,control_plane::push=debug`; \
          RUST_LOG counts where this is not set"),

@@ -48,6 +48,24 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file_and_that_over_the_def
 }
 
 #[test]
+fn what_injected_proxies_are_like_is_read_from_its_file_and_a_wrong_one_is_refused() {
+    assert_eq!(run_settings(&RUN, &[]).injection, inject::Config::default());
+    let good = file("image: here:2\n");
+    let env = [("HAUBERK_INJECTION", good.path().to_str().unwrap())];
+    assert_eq!(run_settings(&RUN, &env).injection.image, "here:2");
+    let bad = file("colour: red\n");
+    for (path, says) in [
+        (bad.path().to_str().unwrap(), "colour"),
+        ("/none", "cannot be read"),
+    ] {
+        let error = read(&RUN, &[("HAUBERK_INJECTION", path)])
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("injection:") && error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn rust_log_counts_where_nothing_of_ours_is_said() {
     assert_eq!(run_settings(&RUN, &[("RUST_LOG", "warn")]).log, "warn");
     let both = [("RUST_LOG", "warn"), ("HAUBERK_LOG", "error")];
@@ -211,9 +229,13 @@ fn the_user_guide_has_every_setting_as_it_is() {
     );
     for setting in &TABLE {
         let commands: Vec<_> = setting.commands.iter().map(|c| c.as_str()).collect();
-        let default = setting
-            .default
-            .map_or("must be set".to_owned(), |d| format!("`{d}`"));
+        let default = setting.default.map_or("must be set".to_owned(), |d| {
+            if d.is_empty() {
+                "none".to_owned()
+            } else {
+                format!("`{d}`")
+            }
+        });
         let (name, env, commands) = (setting.name, setting.env(), commands.join(", "));
         text.push_str(&format!(
             "| `{name}` | `{env}` | {default} | {commands} | {} |\n",

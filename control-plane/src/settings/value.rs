@@ -14,6 +14,15 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
+/// What injected proxies are like, from the file of this name; without a name the defaults.
+pub(crate) fn injection(path: &str) -> Result<inject::Config, String> {
+    if path.is_empty() {
+        return Ok(inject::Config::default());
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot be read: {e}"))?;
+    serde_saphyr::from_str(&text).map_err(|e| format!("says what cannot be used: {e}"))
+}
+
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "is not an address with a port, such as 0.0.0.0:15010 or [::]:15010".to_owned())

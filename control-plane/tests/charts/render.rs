@@ -332,14 +332,41 @@ fn values_do_what_they_say() {
     let admin = &objects.get("NetworkPolicy", NAME)["spec"]["ingress"][2];
     let operators = &objects.get("Deployment", NAME)["spec"]["selector"];
     assert_eq!(
-        &admin["from"][0]["podSelector"],
-        operators,
+        &admin["from"][0]["podSelector"], operators,
         "operators ask each other"
     );
     assert_eq!(
         admin["from"][1]["podSelector"]["matchLabels"]["app"],
         "prometheus"
     );
+}
+
+#[test]
+fn the_values_defaults_for_proxies_are_those_of_the_code() {
+    let objects = render(&[]);
+    let text = objects.get("ConfigMap", "hauberk-injection")["data"]["injection.yaml"]
+        .as_str()
+        .unwrap();
+    let read: inject::Config = serde_saphyr::from_str(text).unwrap();
+    let image = format!("hauberk/proxy:{}", env!("CARGO_PKG_VERSION"));
+    let expected = inject::Config {
+        image,
+        image_pull_policy: Some(inject::PullPolicy::IfNotPresent),
+        ..inject::Config::default()
+    };
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn everything_the_operator_is_told_is_a_setting() {
+    let objects = render(&[]);
+    let container = &objects.get("Deployment", NAME)["spec"]["template"]["spec"]["containers"][0];
+    // Made from the table of settings, and held to it by a test.
+    let settings = crate::read("docs/guide/operator-settings.md");
+    for variable in container["env"].as_array().unwrap() {
+        let name = variable["name"].as_str().unwrap();
+        assert!(settings.contains(&format!("`{name}`")), "{name} is no setting");
+    }
 }
 
 #[test]
