@@ -50,7 +50,7 @@ pub async fn run(settings: Run) -> anyhow::Result<()> {
     let (store, cluster) = match &settings.source {
         SourceSettings::Directory { state_dir, .. } => (Store::directory(state_dir), None),
         SourceSettings::Kubernetes(wanted) => {
-            let cluster = Cluster::connect(wanted, settings.webhook).await?;
+            let cluster = Cluster::connect(wanted, settings.webhook, settings.injection).await?;
             (cluster.store(), Some(cluster))
         }
     };

@@ -73,8 +73,6 @@ pub struct KubernetesSettings {
     pub pod: String,
     /// Namespace of the operator's pod.
     pub namespace: String,
-    /// File that says what injected proxies are like; without it as they come.
-    pub injection: Option<PathBuf>,
 }
 
 /// Settings of `rotate-root`.
@@ -246,7 +244,6 @@ fn run(values: &Values) -> Result<Run, SettingsError> {
             SourceSettings::Kubernetes(KubernetesSettings {
                 pod: values.get("pod", value::name)?,
                 namespace: values.get("namespace", value::name)?,
-                injection: values.optional("injection", value::path)?,
             })
         }
     };
@@ -398,15 +395,6 @@ impl Values {
                 problem: problem.to_owned(),
             }),
         }
-    }
-
-    fn optional<T>(
-        &self,
-        name: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, SettingsError> {
-        let said = self.values.contains_key(name);
-        said.then(|| self.get(name, parse)).transpose()
     }
 
     fn get<T>(

@@ -159,7 +159,10 @@ fn say_new(before: &SourceReport, files: &[FileProblem], unreadable: &[status::U
         let FileProblem { file, problem } = problem;
         tracing::warn!(file, problem, "cannot be read, so it counts as it was before");
     }
-    for object in unreadable.iter().filter(|object| !before.unreadable.contains(object)) {
+    for object in unreadable
+        .iter()
+        .filter(|object| !before.unreadable.contains(object))
+    {
         let status::Unreadable {
             kind,
             namespace,
@@ -167,6 +170,12 @@ fn say_new(before: &SourceReport, files: &[FileProblem], unreadable: &[status::U
             generation: _,
             problem,
         } = object;
-        tracing::warn!(kind, namespace, name, problem, "cannot be read, so it counts as it was before");
+        tracing::warn!(
+            kind,
+            namespace,
+            name,
+            problem,
+            "cannot be read, so it counts as it was before"
+        );
     }
 }

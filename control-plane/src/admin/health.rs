@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
-use crate::source::{Failing, Feed};
 use crate::authority::Signs;
+use crate::source::{Failing, Feed};
 
 /// A hub that takes longer than this for one event does not work any more.
 const HUB: Duration = Duration::from_secs(5);

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -36,20 +35,12 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Finds the API server, and what it offers.
-    pub(super) async fn connect(settings: &KubernetesSettings, webhook: SocketAddr) -> anyhow::Result<Self> {
-        let KubernetesSettings {
-            pod,
-            namespace,
-            injection,
-        } = settings;
-        let mut injection = match injection {
-            Some(path) => {
-                let place = || format!("injection: {}", path.display());
-                let text = std::fs::read_to_string(path).with_context(place)?;
-                serde_saphyr::from_str(&text).with_context(place)?
-            }
-            None => inject::Config::default(),
-        };
+    pub(super) async fn connect(
+        settings: &KubernetesSettings,
+        webhook: SocketAddr,
+        mut injection: inject::Config,
+    ) -> anyhow::Result<Self> {
+        let KubernetesSettings { pod, namespace } = settings;
         let server = kubernetes::connect().await?;
         injection.native = server.capabilities.restartable_init;
         Ok(Self {
@@ -136,7 +127,12 @@ fn injector(config: inject::Config) -> Injector {
     Arc::new(move |namespace, labels, pod| outcome(&config, namespace, labels, pod))
 }
 
-fn outcome(config: &inject::Config, namespace: &str, labels: &BTreeMap<String, String>, pod: &Value) -> Outcome {
+fn outcome(
+    config: &inject::Config,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    pod: &Value,
+) -> Outcome {
     let refuse = |problem: String| Outcome::Refuse(vec![problem]);
     let before: Pod = match serde_json::from_value(pod.clone()) {
         Ok(pod) => pod,
@@ -172,7 +168,9 @@ mod tests {
     fn a_pod_is_patched_left_alone_or_refused_with_the_field() {
         let on = [("hauberk.dev/inject", "enabled")];
         let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "app", "image": "a"}]}});
-        let Outcome::Patch(patch, _) = ask(&on, &pod) else { panic!("no patch") };
+        let Outcome::Patch(patch, _) = ask(&on, &pod) else {
+            panic!("no patch")
+        };
         let mut patched = pod.clone();
         json_patch::patch(&mut patched, &patch).unwrap();
         assert_eq!(patched["metadata"]["labels"]["hauberk.dev/injected"], "true");
@@ -180,9 +178,16 @@ mod tests {
 
         let mut wrong = pod.clone();
         wrong["metadata"]["annotations"] = json!({"hauberk.dev/skip-inbound-ports": "eighty"});
-        let Outcome::Refuse(problems) = ask(&on, &wrong) else { panic!("not refused") };
-        assert!(problems[0].contains("hauberk.dev/skip-inbound-ports"), "{problems:?}");
-        let Outcome::Refuse(problems) = ask(&on, &json!({"spec": 7})) else { panic!("not refused") };
+        let Outcome::Refuse(problems) = ask(&on, &wrong) else {
+            panic!("not refused")
+        };
+        assert!(
+            problems[0].contains("hauberk.dev/skip-inbound-ports"),
+            "{problems:?}"
+        );
+        let Outcome::Refuse(problems) = ask(&on, &json!({"spec": 7})) else {
+            panic!("not refused")
+        };
         assert!(problems[0].contains("cannot be read"), "{problems:?}");
     }
 }

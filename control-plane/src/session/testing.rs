@@ -47,15 +47,20 @@ impl Operator {
     pub(crate) async fn start_with(ages: Ages) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::directory(dir.path());
-        Self::start_with(store, dir).await
+        Self::open(store, dir, ages).await
     }
 
     /// One whose keys are in Kubernetes, and that knows callers from there.
     pub(crate) async fn start_in(client: kube::Client) -> Self {
-        Self::start_with(Store::secret(client), tempfile::tempdir().unwrap()).await
+        Self::open(
+            Store::secret(client),
+            tempfile::tempdir().unwrap(),
+            Ages::default(),
+        )
+        .await
     }
 
-    async fn start_with(store: Store, dir: tempfile::TempDir) -> Self {
+    async fn open(store: Store, dir: tempfile::TempDir, ages: Ages) -> Self {
         let metrics = Metrics::new();
         let settings = AuthoritySettings {
             trust_domain: "cluster.local".to_owned(),

@@ -93,9 +93,6 @@ pub(crate) const TABLE: [Setting; 16] = [
         "Address of health, metrics and status: to serve them on, or (command status) to ask"),
     setting("webhook", "ADDRESS", Some("0.0.0.0:15017"), &[Run],
         "Address on which the API server's webhooks are answered"),
-    setting("injection", "FILE", None, &[Run],
-        "YAML file that says what injected proxies are like, with the source `kubernetes`; the chart writes it from its \
-         values"),
     setting("trust-domain", "NAME", Some(api::names::TRUST_DOMAIN), &[Run, RotateRoot],
         "Trust domain of every identity"),
     setting("certificate-lifetime", "TIME", Some("24h"), &[Run, RotateRoot],

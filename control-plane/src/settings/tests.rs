@@ -132,16 +132,11 @@ fn each_source_asks_for_its_own_settings() {
     let kubernetes = ["run", "--source", "kubernetes"];
     let pod = ("HAUBERK_POD", "operator-0");
     let both = [pod, ("HAUBERK_NAMESPACE", "hauberk-system")];
-    let expected = |injection: Option<&str>| {
-        SourceSettings::Kubernetes(KubernetesSettings {
-            pod: "operator-0".to_owned(),
-            namespace: "hauberk-system".to_owned(),
-            injection: injection.map(Into::into),
-        })
-    };
-    assert_eq!(run_settings(&kubernetes, &both).source, expected(None));
-    let three = [both[0], both[1], ("HAUBERK_INJECTION", "/etc/injection.yaml")];
-    assert_eq!(run_settings(&kubernetes, &three).source, expected(Some("/etc/injection.yaml")));
+    let expected = SourceSettings::Kubernetes(KubernetesSettings {
+        pod: "operator-0".to_owned(),
+        namespace: "hauberk-system".to_owned(),
+    });
+    assert_eq!(run_settings(&kubernetes, &both).source, expected);
     for (env, says) in [(&[][..], "--pod"), (&[pod], "--namespace")] {
         let error = read(&kubernetes, env).unwrap_err().to_string();
         assert!(
@@ -162,7 +157,7 @@ fn each_source_asks_for_its_own_settings() {
     ];
     assert_eq!(
         run_settings(&args, &both).source,
-        expected(None),
+        expected,
         "a file may serve other commands too"
     );
 }
