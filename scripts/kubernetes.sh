@@ -25,6 +25,15 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     exit 1
 fi
 
+# One at a time: another run may be building the same.
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
+if [ -f "$home/complete" ]; then
+    echo "$home/bin"
+    exit 0
+fi
+
 for old in "$cache"/kubernetes-*; do
     if [ "$old" != "$home" ]; then rm -rf "$old"; fi
 done
@@ -32,10 +41,11 @@ work=$home/work
 mkdir -p "$work" "$home/bin"
 
 export DEBIAN_FRONTEND=noninteractive
-if ! command -v go >/dev/null || ! command -v dpkg-source >/dev/null; then
+reflect2=/usr/share/gocode/src/github.com/modern-go/reflect2
+if ! command -v go >/dev/null || ! command -v dpkg-source >/dev/null || ! [ -d "$reflect2" ]; then
     say "installing Go"
     apt-get update -q >&2
-    apt-get install -y -q --no-install-recommends golang-go dpkg-dev >&2
+    apt-get install -y -q --no-install-recommends golang-go dpkg-dev golang-github-modern-go-reflect2-dev >&2
 fi
 
 # The source package, through an apt configuration of its own: the machine's lists stay as they are.
@@ -62,6 +72,11 @@ export GOPATH="$work/go" GOCACHE="$work/cache" GO111MODULE=off GOFLAGS='' GOTOOL
 mkdir -p "$GOPATH/src/k8s.io/kubernetes"
 tar xzf "$work"/kubernetes_*.orig.tar.gz -C "$GOPATH/src/k8s.io/kubernetes" --strip-components=1
 cd "$GOPATH/src/k8s.io/kubernetes"
+# The reflect2 of the tree knows Go's maps as they were until 1.17; with a newer Go its API server crashes on a custom
+# resource with annotations.
+rm -rf vendor/github.com/modern-go/reflect2
+cp -r "$reflect2" vendor/github.com/modern-go/reflect2
+rm -rf vendor/github.com/modern-go/reflect2/*_test.go
 version=$(basename "$work"/kubernetes_*.orig.tar.gz .orig.tar.gz | sed 's/.*really//; s/^kubernetes_//')
 
 say "generating the API's description ($version)"
