@@ -6,7 +6,7 @@ use api::names::ROOT_NAMESPACE;
 
 use super::installation::certificates;
 use super::{Finding, count, fail, of, ok, warn};
-use crate::facts::{Installation, Pod, Replica};
+use crate::facts::{Installation, Pod};
 use crate::status::{self, Mesh};
 use crate::table::some;
 
@@ -192,8 +192,8 @@ fn objects(mesh: &Mesh) -> Finding {
 
 /// Replicas of a test, as they would be of a mesh with these proxies.
 #[cfg(test)]
-pub(super) fn replica(pod: &str, proxies: &[(&str, &str, &str)]) -> Replica {
-    use crate::facts::{Health, Proxy, Status};
+pub(super) fn replica(pod: &str, proxies: &[(&str, &str, &str)]) -> crate::facts::Replica {
+    use crate::facts::{Health, Proxy, Replica, Status};
     let proxies = proxies.iter().map(|(namespace, pod, version)| Proxy {
         namespace: (*namespace).to_owned(),
         pod: (*pod).to_owned(),
