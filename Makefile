@@ -18,13 +18,14 @@ endif
 CARGO ?= cargo
 target := $(or $(CARGO_TARGET_DIR),target)
 
-# Programs that run anywhere: in images without a C library, in the demo, in tests on a cluster. They are built once, for
-# all three, with links to nothing. Naming the target leaves build scripts and macros without the flag.
+# What goes into images and into the demo: programs that are linked with nothing, built once for both. Naming the target
+# leaves build scripts and macros without the flag. PROFILE=dev is quicker to build.
 PROFILE ?= release
 host = $(shell rustc -vV | sed -n 's/^host: //p')
 static = $(target)/$(host)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
-build-static = RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --profile $(PROFILE) --target $(host) \
-	-p proxy -p control-plane -p cli -p tests --bins
+build-static = RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --profile $(PROFILE) \
+	--target $(host) -p proxy -p control-plane -p cli -p tests --bin hauberk-proxy --bin hauberk-control-plane \
+	--bin hauberk --bin hauberk-testapp --bin hauberk-demo
 
 # How long `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 30
@@ -70,19 +71,19 @@ demo: setup ## Tell the story of README.md on this machine; KEEP=1 leaves it run
 	$(build-static)
 	$(static)/hauberk-demo $(if $(KEEP),--keep)
 
-images: ## Build the container images as OCI archives in target/images; PROFILE=dev is quicker
+images: build ## Write the container images as OCI archives to target/images, without Docker
 	@sh scripts/setup.sh images
 	$(build-static)
-	@sh scripts/images.sh $(static) $(target)/images
+	@sh scripts/images.sh $(static) $(target)/debug/hauberk-images $(target)/images
 
 # On a cluster of yours: KUBECONFIG, and E2E_IMAGES for where you pushed the images.
-e2e: images ## Test on a real Kubernetes (needs root; or KUBECONFIG=…); E2E=name runs those, E2E_KEEP=1 leaves it running
+e2e: images ## Test on a real Kubernetes (as root, or KUBECONFIG=…); E2E=name for some, E2E_KEEP=1 to look around
 ifeq ($(KUBECONFIG),)
 	@sh scripts/setup.sh node
 	programs=$$(sh scripts/kubernetes.sh) && HAUBERK_KUBERNETES=$$programs HAUBERK_IMAGES=$(target)/images \
-		HAUBERK_CLUSTER_LOGS=$(target)/e2e $(static)/hauberk-e2e $(E2E)
+		HAUBERK_CLUSTER_LOGS=$(target)/e2e $(target)/debug/hauberk-e2e $(E2E)
 else
-	$(static)/hauberk-e2e $(E2E)
+	$(target)/debug/hauberk-e2e $(E2E)
 endif
 
 ci: ## What CI runs: lint, test, demo

@@ -1,15 +1,16 @@
 #!/bin/sh
 # Puts the container images together without Docker: for each a folder that becomes its root, then an OCI archive of it.
 #
-#   sh scripts/images.sh PROGRAMS OUT
+#   sh scripts/images.sh PROGRAMS WRITER OUT
 #
-# PROGRAMS is the folder with the statically linked programs, OUT gets the archives. The programs go in without their
+# PROGRAMS is the folder with the statically linked programs, WRITER is hauberk-images, OUT gets the archives. The programs go in without their
 # symbols; those stay with the programs in PROGRAMS. Equal programs and equal nft and iptables give equal digests.
 # `make images` calls it.
 set -eu
 here=$(dirname "$0")
 programs=$1
-out=$2
+writer=$2
+out=$3
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version *= *"\(.*\)"/\1/p' "$here/../Cargo.toml")
 trees=$out/trees
 rm -rf "$trees"
@@ -18,7 +19,7 @@ mkdir -p "$trees"
 # tree NAME PROGRAM USER: a root with the program, also where PATH leads, one user, and a place for temporary files.
 tree() {
     root=$trees/$1
-    if ldd "$programs/$2" >/dev/null 2>&1; then
+    if ldd "$programs/$2" 2>/dev/null | grep -q /; then
         echo "images: $programs/$2 needs shared libraries; build it with \`make images\`" >&2
         exit 1
     fi
@@ -37,7 +38,7 @@ tree() {
 archive() {
     name=$1 program=$2 user=$3
     shift 3
-    "$programs/hauberk-images" --root "$trees/$name" --out "$out/$name.tar" \
+    "$writer" --root "$trees/$name" --out "$out/$name.tar" \
         --name "localhost/hauberk-$name:dev" --name "docker.io/hauberk/$name:$version" \
         --label "org.opencontainers.image.version=$version" --label "org.opencontainers.image.licenses=Apache-2.0" \
         --env "PATH=/usr/sbin:/usr/bin" --user "$user:$user" --entrypoint "/$program" "$@"
