@@ -1,7 +1,7 @@
 # The one entry for everything that is done with this tree, by people and by CI. `make` lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test charts lint fmt fuzz bench demo images e2e ci
+.PHONY: help setup build test charts lint fmt fuzz bench demo images e2e node ci
 SHELL := /bin/sh
 
 # nft, iptables and ip stand in /usr/sbin on many systems.
@@ -31,7 +31,7 @@ build-static = RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) b
 FUZZ_SECONDS ?= 30
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Check what build and lab need; as root on Debian or Ubuntu, install it
 	@sh scripts/setup.sh
@@ -77,14 +77,17 @@ images: build ## Write the container images as OCI archives to target/images, wi
 	@sh scripts/images.sh $(static) $(target)/debug/hauberk-images $(target)/images
 
 # On a cluster of yours: KUBECONFIG, and E2E_IMAGES for where you pushed the images.
-e2e: images ## Test on a real Kubernetes (as root, or KUBECONFIG=…); E2E=name for some, E2E_KEEP=1 to look around
+e2e: node images ## Test on a real Kubernetes (as root, or KUBECONFIG=…); E2E=name for some, E2E_KEEP=1 to look around
 ifeq ($(KUBECONFIG),)
-	@sh scripts/setup.sh node
 	programs=$$(sh scripts/kubernetes.sh) && HAUBERK_KUBERNETES=$$programs HAUBERK_IMAGES=$(target)/images \
 		HAUBERK_CLUSTER_LOGS=$(target)/e2e $(target)/debug/hauberk-e2e $(E2E)
 else
 	$(target)/debug/hauberk-e2e $(E2E)
 endif
 
-ci: ## What CI runs: lint, test, demo
+# Said before anything is built: that a node needs root.
+node:
+	@$(if $(KUBECONFIG),,sh scripts/setup.sh node)
+
+ci: ## What CI runs: lint, test, demo, tests on a real Kubernetes, one run of each bench
 	bash .ci/run

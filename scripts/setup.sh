@@ -26,7 +26,13 @@ for more in "$@"; do
 strip:binutils
 xtables-nft-multi:iptables
 " ;;
-    node) needed="$needed
+    node)
+        if [ "$(id -u)" != 0 ]; then
+            echo "setup: a Kubernetes node needs root; remedy: sudo --preserve-env=PATH,HOME make e2e," \
+                "or name a cluster of yours: KUBECONFIG=... make e2e" >&2
+            exit 1
+        fi
+        needed="$needed
 etcd:etcd-server
 containerd:containerd
 ctr:containerd
@@ -34,7 +40,8 @@ runc:runc
 /usr/lib/cni/ptp:containernetworking-plugins
 conntrack:conntrack
 dnsmasq:dnsmasq-base
-" ;;
+"
+        ;;
     *)
         echo "setup: there is no $more; there are images and node" >&2
         exit 1

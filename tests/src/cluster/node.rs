@@ -110,7 +110,7 @@ impl Node {
         if let Some(server) = server {
             server.signal(Signal::SIGTERM)?;
             // It waits for watches to end, up to a minute; a restart that long would be another test.
-            let _killed_when_dropped = server.wait(Duration::from_secs(10)).await;
+            let _killed_when_dropped = server.wait(Duration::from_secs(3)).await;
         }
         self.start_apiserver().await
     }
@@ -162,10 +162,7 @@ impl Node {
         })
         .await?;
         self.start_apiserver().await?;
-        self.run(
-            "kube-controller-manager",
-            programs::controller_manager(&self.places),
-        )?;
+        self.run("kube-controller-manager", programs::controllers(&self.places))?;
         self.run("kube-scheduler", programs::scheduler(&self.places))?;
         Ok(())
     }

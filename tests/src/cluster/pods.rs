@@ -75,8 +75,8 @@ impl Cluster {
         .await
     }
 
-    /// Evicts a pod, as draining its node would, waiting for its disruption budget to allow it.
-    pub async fn evict(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
+    /// Evicts a pod, as `kubectl drain` does with all pods of a node, and waits until its disruption budget allows it.
+    pub async fn drain(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
         // policy/v1 came with 1.22, its forerunner went with 1.25.
         let version = if self.version() < (1, 22) {
             "policy/v1beta1"

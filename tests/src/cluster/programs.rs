@@ -123,7 +123,7 @@ pub(super) fn api_server(places: &Places) -> Command {
     command
 }
 
-pub(super) fn controller_manager(places: &Places) -> Command {
+pub(super) fn controllers(places: &Places) -> Command {
     let mut command = places.kubernetes("kube-controller-manager");
     let config = places.pki("controller-manager.conf");
     let flags = [
@@ -246,7 +246,7 @@ pub(super) fn kubelet(places: &Places) -> anyhow::Result<Command> {
          kubeAPIBurst: 200\n\
          serializeImagePulls: false\n\
          syncFrequency: 10s\n\
-         nodeStatusUpdateFrequency: 4s\n\
+         nodeStatusUpdateFrequency: 1s\n\
          evictionHard: {{memory.available: 100Mi, nodefs.available: 0%, imagefs.available: 0%, nodefs.inodesFree: 0%}}\n\
          imageGCHighThresholdPercent: 100\n\
          volumePluginDir: {plugins}\n",
