@@ -45,10 +45,12 @@ pub fn application(namespace: &str, service: &str, version: &str) -> Workload {
     Workload::new(namespace, &name, service, &arguments, APP_PORT).label("version", version)
 }
 
-/// A pod that makes calls and loads when asked ([`Cluster::caller`](super::Cluster::caller)).
+/// A pod that makes calls and loads when asked ([`Cluster::caller`](super::Cluster::caller)). In the mesh, its proxy leaves
+/// the port alone on which it is asked.
 pub fn caller(namespace: &str, name: &str) -> Workload {
     let arguments = ["caller", "--port", &CALLER_PORT.to_string()];
     Workload::new(namespace, name, name, &arguments, CALLER_PORT)
+        .annotation("hauberk.dev/skip-inbound-ports", &CALLER_PORT.to_string())
 }
 
 /// A Service whose port 8080, of the name `http`, leads to all versions of an application.

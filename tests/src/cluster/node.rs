@@ -299,15 +299,25 @@ fn programs_folder() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// The folder of logs: that of HAUBERK_CLUSTER_LOGS, emptied, or one in memory. Containers write there too.
+/// The folder of logs: that of HAUBERK_CLUSTER_LOGS, without those of the run before, or one in memory. Containers write
+/// there too.
 fn logs(run: &Path) -> anyhow::Result<PathBuf> {
     let logs = std::env::var_os("HAUBERK_CLUSTER_LOGS").map_or_else(|| run.join("logs"), PathBuf::from);
     let logs = std::path::absolute(logs).context("HAUBERK_CLUSTER_LOGS")?;
-    if logs.exists() {
-        std::fs::remove_dir_all(&logs).with_context(|| format!("cannot empty {}", logs.display()))?;
-    }
     let pods = logs.join("pods");
     std::fs::create_dir_all(&pods).with_context(|| format!("cannot create {}", pods.display()))?;
+    let stale = std::fs::read_dir(&logs)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let stale = stale.filter(|path| path.extension().is_some_and(|ending| ending == "log"));
+    // Whoever named a folder with other things in it keeps those.
+    for log in stale {
+        std::fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))?;
+    }
+    std::fs::remove_dir_all(&pods).with_context(|| format!("cannot empty {}", pods.display()))?;
+    std::fs::create_dir(&pods).with_context(|| format!("cannot create {}", pods.display()))?;
     // A kubelet knows no other place for them.
     let link = Path::new("/var/log/pods");
     std::os::unix::fs::symlink(&pods, link).with_context(|| format!("cannot create {}", link.display()))?;
