@@ -27,7 +27,7 @@ use crate::state::World;
 /// Label that says who looks after an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The operator, there and as the owner of fields.
-pub const MANAGER: &str = "hauberk-control-plane";
+pub const KEEPER: &str = "hauberk-control-plane";
 
 /// How often what was written is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -189,12 +189,12 @@ impl Keeper {
             "metadata": {
                 "name": TRUST_BUNDLE_CONFIG_MAP,
                 "namespace": namespace,
-                "labels": { MANAGED_BY: MANAGER },
+                "labels": { MANAGED_BY: KEEPER },
             },
             "data": { TRUST_BUNDLE_KEY: &**roots },
         });
         // Nobody else has a say in these fields.
-        let params = PatchParams::apply(MANAGER).force();
+        let params = PatchParams::apply(KEEPER).force();
         within(config_maps.patch(TRUST_BUNDLE_CONFIG_MAP, &params, &Patch::Apply(&object))).await?;
         self.metrics.bundles_written.inc();
         tracing::debug!(namespace, "wrote the trust bundle of a namespace");
@@ -233,7 +233,7 @@ fn as_wanted(found: &ConfigMap, roots: &str) -> bool {
         .labels
         .as_ref()
         .and_then(|labels| labels.get(MANAGED_BY));
-    text.is_some_and(|text| text == roots) && label.is_some_and(|label| label == MANAGER)
+    text.is_some_and(|text| text == roots) && label.is_some_and(|label| label == KEEPER)
 }
 
 /// Whether the namespace is being deleted, or is not there (any more): the world learns of it in its own time.

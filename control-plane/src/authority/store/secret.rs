@@ -27,7 +27,7 @@ use crate::authority::root::{self, RootPem};
 use crate::authority::rotate::{self, RotateError, Step};
 use crate::authority::token::unix;
 use crate::kubernetes::answer::{Failed, within};
-use crate::kubernetes::trust_bundle::{MANAGED_BY, MANAGER};
+use crate::kubernetes::trust_bundle::{KEEPER, MANAGED_BY};
 
 /// Name of the Secret that the operator makes.
 pub const AUTHORITY_SECRET: &str = "hauberk-authority";
@@ -119,7 +119,7 @@ impl SecretStore {
             metadata: ObjectMeta {
                 name: Some(AUTHORITY_SECRET.to_owned()),
                 namespace: Some(ROOT_NAMESPACE.to_owned()),
-                labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), MANAGER.to_owned())])),
+                labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), KEEPER.to_owned())])),
                 ..ObjectMeta::default()
             },
             data: Some(data),

@@ -91,7 +91,7 @@ async fn start(objects: &[&str]) -> Running {
 impl Running {
     fn roots(&self, namespace: &str) -> Option<String> {
         let object = self.fake.object(&path(namespace))?;
-        assert_eq!(object["metadata"]["labels"][MANAGED_BY], MANAGER);
+        assert_eq!(object["metadata"]["labels"][MANAGED_BY], KEEPER);
         object["data"]["roots.pem"].as_str().map(str::to_owned)
     }
 
