@@ -3,6 +3,7 @@
 //! Without `KUBECONFIG` it brings a cluster up on this machine, which takes root and half a minute.
 
 mod ground;
+mod mesh;
 
 use tests::cluster;
 
@@ -10,5 +11,6 @@ fn main() {
     cluster::enter();
     let mut trials = Vec::new();
     trials.extend(ground::trials());
+    trials.extend(mesh::trials());
     cluster::run(trials);
 }
