@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::SeedableRng as _;
@@ -17,7 +18,7 @@ use crate::access_log::AccessLog;
 use crate::balancer::{Pick, Settled};
 use crate::config::Handle;
 use crate::config::snapshot::{Cluster, Endpoint};
-use crate::drain::Drain;
+use crate::drain::{Drain, Phase};
 use crate::identity::Identity;
 use crate::listener::{Accepted, Listener};
 use crate::metrics::Metrics;
@@ -152,8 +153,24 @@ impl Worker {
             local.clear();
         }
         let cluster = inbound::local::cluster(address);
+        if self.drain.phase() >= Phase::Closing {
+            retire(&cluster);
+        }
         local.insert(address, Arc::clone(&cluster));
         cluster
+    }
+
+    /// Keeps no connection to the application open for later. One that shuts down may wait until nobody is connected, as
+    /// this proxy waits for it.
+    pub fn release_application(&self) {
+        self.local.borrow().values().for_each(|cluster| retire(cluster));
+        self.upstream.sweep();
+    }
+}
+
+fn retire(cluster: &Cluster) {
+    for endpoint in &cluster.endpoints {
+        endpoint.live.retired.store(true, Ordering::Release);
     }
 }
 
@@ -230,6 +247,7 @@ async fn serve(worker: Rc<Worker>, outbound: Listener, inbound: Listener) {
     }
     // The sockets close here: what arrives from now on is refused by the kernel. The application may still call others.
     drop(inbound);
+    worker.release_application();
     let over = worker.drain.over();
     tokio::pin!(over);
     loop {

@@ -17,7 +17,12 @@ struct Running {
 }
 
 async fn running() -> Running {
-    let (settings, token) = settings();
+    running_with("{}").await
+}
+
+async fn running_with(probes: &str) -> Running {
+    let (mut settings, token) = settings();
+    settings.probes = probes.parse().expect("probes");
     let (handle, client, metrics) = new(&settings);
     let (operator, channel) = Operator::in_memory();
     tokio::spawn(client.run(channel));
@@ -233,4 +238,21 @@ async fn bytes_that_are_no_http_end_their_connection_and_no_more() {
     let mut answer = Vec::new();
     nonsense.read_to_end(&mut answer).await.expect("closed");
     assert_eq!(ask(running.address, "GET", "/health/live").await.0, 200);
+}
+
+#[tokio::test]
+async fn the_applications_probes_are_carried_out_for_whoever_asks() {
+    let application = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+    let port = application.local_addr().expect("an address").port();
+    let probes = format!("{{\"web/liveness\": {{\"kind\": \"tcp\", \"port\": {port}}}}}");
+    let running = running_with(&probes).await;
+    let probe = async || ask(running.address, "GET", "/probe/web/liveness").await;
+    assert_eq!(probe().await, (200, "connected\n".to_owned()));
+    running.controller.enter(Phase::Going);
+    assert_eq!(probe().await.0, 200, "while it shuts down as well");
+    drop(application);
+    let (status, body) = probe().await;
+    assert!(status == 503 && body.contains("refused"), "{status} {body}");
+    let (status, body) = ask(running.address, "GET", "/probe/web/startup").await;
+    assert!(status == 404 && body.contains("web/liveness"), "{status} {body}");
 }

@@ -275,6 +275,33 @@ fn permissive_and_disable_serve_in_the_clear_and_nobody_there_says_who_he_is() {
     }
 }
 
+/// Both would wait for each other until their grace is over.
+#[test]
+fn an_application_that_waits_until_nobody_is_connected_is_released_on_shutdown() {
+    run(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let application = tokio::task::spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_buf(&mut Vec::with_capacity(4096)).await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+        });
+        let peer = Peer::of(takes(TlsPolicy::Permissive));
+        let mut app = client1(peer.pod.arrive(address)).await;
+        assert_eq!(ask(&mut app, request("GET", "/", "")).await.status, 200);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(
+            !application.is_finished(),
+            "until then it is kept for the next request"
+        );
+        peer.pod.drain.enter(crate::drain::Phase::Closing);
+        peer.pod.worker.release_application();
+        application.await.unwrap();
+    });
+}
+
 #[test]
 fn a_port_may_have_a_policy_and_a_protocol_of_its_own() {
     run(async {

@@ -17,6 +17,19 @@ use super::InterceptionError;
 /// How long one command may take. The lock of iptables is waited for 5 s at most, see `iptables.rs`.
 const LIMIT: Duration = Duration::from_secs(15);
 
+/// The words of all programs for missing rights.
+const FORBIDDEN: [&str; 3] = ["Operation not permitted", "Permission denied", "must be root"];
+/// Their words for what the kernel does not have: a protocol, a table, a chain type, an expression. Our scripts name
+/// nothing else that could be missing.
+const LACKING: [&str; 6] = [
+    "Operation not supported",
+    "Protocol not supported",
+    "No such file or directory",
+    "Table does not exist",
+    "No chain/target/match by that name",
+    "kernel needs to be upgraded",
+];
+
 /// What a finished command said.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -49,11 +62,13 @@ pub(crate) fn failure(program: &str, args: &[&str], output: &Output) -> Intercep
         .collect::<Vec<_>>()
         .join(" ");
     let said = output.stderr.trim().to_owned();
-    let forbidden = ["Operation not permitted", "Permission denied", "must be root"];
-    if forbidden.iter().any(|text| said.contains(text)) {
+    let says = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+    if says(&FORBIDDEN) {
         InterceptionError::NotPermitted { command, said }
     } else if said.contains("xtables.lock") {
         InterceptionError::LockUnavailable { command, said }
+    } else if says(&LACKING) {
+        InterceptionError::KernelLacks { command, said }
     } else {
         InterceptionError::CommandFailed { command, said }
     }
@@ -164,18 +179,47 @@ mod tests {
         assert!(output.success);
     }
 
+    fn said(said: &str) -> InterceptionError {
+        let output = Output {
+            success: false,
+            stdout: String::new(),
+            stderr: said.to_owned(),
+        };
+        failure("nft", &["-f", "-"], &output)
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_recognised_in_the_words_of_each_program() {
+        for text in [
+            "mnl.c:60: Unable to initialize Netlink socket: Protocol not supported",
+            "internal:0:0-0: Error: Could not process rule: Operation not supported",
+            "/dev/stdin:5:3-60: Error: Could not process rule: No such file or directory",
+            "iptables-legacy-save v1.8.9: can't initialize iptables table `nat': Table does not exist (do you need to insmod?)",
+            "iptables-restore v1.8.9 (nf_tables): line 4: RULE_APPEND failed (No such file or directory): rule in chain OUTPUT",
+            "iptables: No chain/target/match by that name.",
+        ] {
+            let error = said(text);
+            assert!(matches!(error, InterceptionError::KernelLacks { .. }), "{error}");
+            let told = error.to_string();
+            assert!(
+                told.contains("nft_redir") && told.contains("on the node") && told.contains(text),
+                "{told}"
+            );
+        }
+        let error = said("Error: syntax error, unexpected string");
+        assert!(
+            matches!(error, InterceptionError::CommandFailed { .. }),
+            "{error}"
+        );
+    }
+
     #[test]
     fn missing_rights_are_recognised_in_the_words_of_each_program() {
-        for said in [
+        for text in [
             "Error: Could not process rule: Operation not permitted",
             "iptables-restore v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)",
         ] {
-            let output = Output {
-                success: false,
-                stdout: String::new(),
-                stderr: said.to_owned(),
-            };
-            let error = failure("nft", &["-f", "-"], &output);
+            let error = said(text);
             assert!(matches!(error, InterceptionError::NotPermitted { .. }), "{error}");
             assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
         }

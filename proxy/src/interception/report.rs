@@ -65,6 +65,13 @@ pub enum InterceptionError {
     )]
     LockUnavailable { command: String, said: String },
 
+    #[error(
+        "`{command}` failed because this node's kernel lacks something that it needs ({said}): load nf_tables, nft_chain_nat \
+         and nft_redir on the node, or, for iptables-legacy, iptable_nat (ip6table_nat) and xt_REDIRECT; an init \
+         container may not load kernel modules itself"
+    )]
+    KernelLacks { command: String, said: String },
+
     #[error("`{command}` failed: {said}")]
     CommandFailed { command: String, said: String },
 

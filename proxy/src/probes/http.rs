@@ -218,7 +218,9 @@ fn verdict(status: StatusCode, body: &[u8]) -> Result<String, String> {
         return Ok(told);
     }
     let body = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]);
+    // In one line, and with nothing that a terminal would obey: it goes into the log.
     let line = body.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = line.replace(|c: char| c.is_control(), "?");
     if line.is_empty() {
         return Err(told);
     }

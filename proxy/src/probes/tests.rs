@@ -67,9 +67,8 @@ impl App {
         let port = path.rsplit('/').next().unwrap_or_default();
         let answer = match path.split('/').nth(1).unwrap_or_default() {
             "silent" => std::future::pending().await,
-            "busy" => {
-                "503 Service Unavailable\r\ncontent-length: 24\r\n\r\nthe database\n is away\r\n!".to_owned()
-            }
+            "busy" => "503 Service Unavailable\r\ncontent-length: 26\r\n\r\nthe database\n is away\r\n!\x1b["
+                .to_owned(),
             "long" => format!("200 OK\r\n\r\n{}", "x".repeat(1 << 20)),
             "cut" => "200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned(),
             "moved" => "302 Found\r\nlocation: ../ready?again\r\ncontent-length: 0\r\n\r\n".to_owned(),
@@ -162,7 +161,7 @@ async fn an_http_probe_asks_as_the_kubelet_does() {
 #[tokio::test]
 async fn a_status_below_200_or_from_400_fails_with_what_the_application_said() {
     let (_, port) = App::http().await;
-    failed(get(port, "/busy").await, &["HTTP 503: the database is away"]);
+    failed(get(port, "/busy").await, &["HTTP 503: the database is away !?["]);
     failed(get(port, "/cut").await, &["broke off"]);
     failed(get(port, "/nonsense").await, &[]);
     assert_eq!(get(port, "/long").await, passed("HTTP 200"));

@@ -128,6 +128,17 @@ impl Lab {
         lock(&self.member(pod).apps).iter().for_each(|app| app.kill());
     }
 
+    /// Says in a pod's status that its application has ended and will not run again, as a Job's does.
+    pub fn finish(&self, pod: &str) -> anyhow::Result<()> {
+        let member = self.member(pod);
+        let facts = {
+            let mut facts = lock(&member.facts);
+            facts.finished = true;
+            facts.clone()
+        };
+        self.write_pod(&facts)
+    }
+
     /// Writes a service's endpoint slices.
     pub(super) fn publish(&self, service: &str) -> anyhow::Result<()> {
         let Service { spec, .. } = self.service(service);

@@ -140,6 +140,7 @@ impl Lab {
             meshed: spec.meshed,
             ports: spec.ports.clone(),
             endpoint: service.is_some().then(EndpointState::default),
+            finished: false,
         };
         self.write_pod(&facts)?;
         self.names.add(&spec.name, &spec.namespace, pod.ip().into());

@@ -35,6 +35,8 @@ pub(super) struct PodFacts {
     pub(super) ports: Vec<PortSpec>,
     /// Its place in its service's endpoint slices; nothing when it is not listed there.
     pub(super) endpoint: Option<EndpointState>,
+    /// Its application has ended, as that of a Job does.
+    pub(super) finished: bool,
 }
 
 /// The watched folder.
@@ -108,7 +110,7 @@ pub(super) fn pod(facts: &PodFacts) -> Value {
     if facts.endpoint.is_some_and(|endpoint| endpoint.terminating) {
         metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     }
-    json!({
+    let mut object = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
         "spec": {
             "serviceAccountName": service_account,
@@ -121,7 +123,17 @@ pub(super) fn pod(facts: &PodFacts) -> Value {
             "podIPs": ips,
             "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
         },
-    })
+    });
+    if facts.finished {
+        let state = json!({"terminated": {"exitCode": 0}});
+        object["spec"]["restartPolicy"] = json!("Never");
+        object["spec"]["containers"] = json!([{"name": "hauberk-proxy"}, {"name": "app"}]);
+        object["status"]["containerStatuses"] = json!([
+            {"name": "hauberk-proxy", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}},
+            {"name": "app", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state},
+        ]);
+    }
+    object
 }
 
 /// The v1 Service. Without addresses it is headless.
@@ -269,6 +281,7 @@ mod tests {
             meshed: true,
             ports: vec![PortSpec::http(8080)],
             endpoint,
+            finished: false,
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -121,6 +121,17 @@ impl Proxy {
             Ok(())
         })
         .await
+    }
+
+    /// Runs `hauberk-proxy wait` as the hook that holds back the application; how it ended and what it said.
+    pub async fn hook(&self, timeout: &str) -> anyhow::Result<(ExitStatus, String)> {
+        let mut command = lab_command(&Binary::Proxy.path()?);
+        command
+            .args(["wait", "--timeout", timeout])
+            .envs(&self.environment);
+        let process = self.pod.spawn("wait", command).await?;
+        let status = process.wait(READY_WITHIN).await?;
+        Ok((status, process.log_tail(5)))
     }
 
     /// Kills it without warning. The redirect stays, as in a pod whose container died.

@@ -24,11 +24,15 @@ fn destination(destination: api::Destination) -> proto::Resource {
 }
 
 fn inbound(policy: api::TlsPolicy) -> proto::Resource {
+    inbound_of(policy, false)
+}
+
+fn inbound_of(policy: api::TlsPolicy, finished: bool) -> proto::Resource {
     let inbound = api::Inbound {
         policy,
         ports: Vec::new(),
         sources: Vec::new(),
-        finished: false,
+        finished,
     };
     resource(Kind::Inbound, names::INBOUND_SELF, Body::Inbound(inbound))
 }
@@ -98,6 +102,24 @@ async fn it_says_who_it_is_and_asks_for_what_every_proxy_needs() {
     assert!(handle.is_ready());
     assert_eq!(handle.trust().borrow().as_deref(), Some(&bundle));
     assert!(handle.link().connected && handle.link().latency.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_finished_once_the_operator_says_so() {
+    let (handle, mut operator, _, _token) = running();
+    let (mut session, _) = operator.welcome().await;
+    let finished = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.finished().await }
+    });
+    session.update(vec![inbound(api::TlsPolicy::Strict)]).await;
+    acked(&mut session).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!finished.is_finished());
+    session
+        .update(vec![inbound_of(api::TlsPolicy::Strict, true)])
+        .await;
+    finished.await.expect("ends");
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,10 +29,37 @@ pub(super) fn trials() -> Vec<Trial> {
         ),
         alone(
             "a proxy that drains is not ready, says goodbye, and ends",
-            lab,
+            short,
             goodbye,
         ),
+        alone(
+            "field_lesson: an application that shuts down with its proxy goes on calling others",
+            short,
+            last_words,
+        ),
+        alone(
+            "field_lesson: the proxy of a Job that is done ends by itself",
+            patient,
+            finished,
+        ),
+        alone(
+            "field_lesson: an application that waits for its proxy starts when that is ready",
+            lab,
+            hook,
+        ),
     ]
+}
+
+/// Proxies that take four seconds over what they are in the middle of.
+fn short() -> Builder {
+    lab()
+        .proxy_env("HAUBERK_DRAIN_TIMEOUT", "4s")
+        .outsider("stranger")
+}
+
+/// Proxies that would go on accepting for a long time.
+fn patient() -> Builder {
+    lab().proxy_env("HAUBERK_DRAIN_DELAY", "60s")
 }
 
 fn lab() -> Builder {
@@ -147,6 +174,7 @@ async fn client_drain(lab: &Lab) -> anyhow::Result<()> {
             .with_context(|| format!("the stream ended after {number}"))?;
         ensure!(tick?.index == number);
     }
+    drop((ticks, echo));
     let status = process.wait(SOON * 2).await?;
     ensure!(status.success(), "{status}");
     Ok(())
@@ -187,5 +215,75 @@ async fn goodbye(lab: &Lab) -> anyhow::Result<()> {
     lab.proxy("web").start().await?;
     lab.proxy("web").ready().await?;
     ensure!(web.get("http://reviews:8080/").await?.status == 200);
+    Ok(())
+}
+
+async fn last_words(lab: &Lab) -> anyhow::Result<()> {
+    let name = "ledger-v1-0";
+    let (ledger, stranger) = (lab.pod(name), lab.pod("stranger"));
+    let call = Call::get("http://reviews:8080/");
+    let mut kept = ledger.session("reviews:8080", Protocol::Http1).await?;
+    ensure!(kept.send(&call).await?.status == 200);
+    let process = lab.proxy(name).process()?;
+    lab.proxy(name).terminate()?;
+    eventually(SOON, "nobody gets in any more", async || {
+        ensure!(
+            stranger
+                .connect(&ledger.address(50_051).to_string())
+                .await
+                .is_err()
+        );
+        Ok(())
+    })
+    .await?;
+    // From here on its proxy has stopped accepting for the pod, and the application is still there.
+    ensure!(kept.send(&call).await?.status == 200, "what is open stays open");
+    ensure!(
+        ledger.get("http://reviews:8080/").await?.status == 200,
+        "so it dials"
+    );
+    ensure!(process.ended().is_none(), "{}", process.log_tail(20));
+    let left = std::time::SystemTime::now();
+    lab.kill_apps(name);
+    drop(kept);
+    let status = process.wait(SOON).await?;
+    ensure!(status.success(), "{status}");
+    // Not at the timeout, which is four seconds: as soon as it is alone.
+    ensure!(left.elapsed()? < Duration::from_secs(2), "{:?}", left.elapsed());
+    Ok(())
+}
+
+async fn finished(lab: &Lab) -> anyhow::Result<()> {
+    let proxy = lab.proxy("web");
+    ensure!(lab.pod("web").get("http://reviews:8080/").await?.status == 200);
+    let (process, other) = (proxy.process()?, lab.proxy("reviews-v1-0").process()?);
+    lab.finish("web")?;
+    // The delay, which is a minute, is for callers; a pod without an application has none.
+    let status = process.wait(SOON).await?;
+    ensure!(status.success(), "{status}");
+    let log = process.log();
+    ensure!(
+        log.contains("every other container of the pod has ended"),
+        "{log}"
+    );
+    ensure!(other.ended().is_none());
+    Ok(())
+}
+
+async fn hook(lab: &Lab) -> anyhow::Result<()> {
+    let proxy = lab.proxy("web");
+    proxy.kill();
+    let (status, said) = proxy.hook("500ms").await?;
+    ensure!(
+        status.code() == Some(1) && said.contains("500ms") && said.contains("refused"),
+        "{status} {said}"
+    );
+    proxy.start().await?;
+    let (status, said) = proxy.hook("10s").await?;
+    ensure!(status.success(), "{status} {said}");
+    ensure!(
+        lab.pod("web").get("http://reviews:8080/").await?.status == 200,
+        "the first call succeeds"
+    );
     Ok(())
 }
