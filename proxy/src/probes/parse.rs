@@ -153,6 +153,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_injector_writes_is_read() {
+        let Probes(probes) = r#"{"app/liveness":{"kind":"grpc","port":50051,"service":"live","timeoutSeconds":1},
+            "app/readiness":{"kind":"http","port":8080,"scheme":"HTTPS","path":"/ready","headers":[
+            {"name":"Host","value":"web.example"},{"name":"X-Note","value":"a \"quoted\" text"}],"timeoutSeconds":3},
+            "app/startup":{"kind":"http","port":8080,"scheme":"HTTP","path":"/up?cost=\u00241&q=\u0024(HAUBERK_POD)",
+            "timeoutSeconds":1},"db/readiness":{"kind":"tcp","port":5432,"timeoutSeconds":1}}"#
+            .parse()
+            .unwrap();
+        assert_eq!(probes.len(), 4);
+    }
+
+    #[test]
     fn what_cannot_be_honoured_is_named() {
         for (text, parts) in [
             ("", vec!["no JSON object of probes"]),
