@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client, ResourceExt};
@@ -52,11 +53,38 @@ impl Cluster {
 
     /// Deletes a namespace and returns when it is gone with all in it.
     pub async fn delete_namespace(&self, name: &str) -> anyhow::Result<()> {
+        // Of a namespace with pods in it Kubernetes looks only every quarter of a minute whether they are gone.
+        let deployments = Api::<Deployment>::namespaced(self.client(), name);
+        let all = ListParams::default();
+        deployments
+            .delete_collection(&DeleteParams::background(), &all)
+            .await
+            .context("deployments")?;
+        let pods = Api::<Pod>::namespaced(self.client(), name);
+        eventually_every(
+            PAUSE,
+            ROLLED_OUT_WITHIN,
+            "the pods of all deployments are gone",
+            async || {
+                let left = pods.list(&all).await?.items;
+                // Those of nobody, of a Job or of a StatefulSet go with the namespace.
+                let of_deployment = |pod: &&Pod| {
+                    pod.owner_references()
+                        .iter()
+                        .any(|owner| owner.kind == "ReplicaSet")
+                };
+                match left.iter().filter(of_deployment).count() {
+                    0 => Ok(()),
+                    left => bail!("{left} are left"),
+                }
+            },
+        )
+        .await?;
         self.delete(
             &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}).to_string(),
         )
         .await?;
-        let namespaces = Api::<k8s_openapi::api::core::v1::Namespace>::all(self.client());
+        let namespaces = Api::<Namespace>::all(self.client());
         eventually_every(
             PAUSE,
             ROLLED_OUT_WITHIN,
