@@ -46,9 +46,33 @@ fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
         .as_array_mut()
         .expect("a definition has versions")
     {
-        finish_schema(&mut version["schema"]["openAPIV3Schema"]);
+        let schema = &mut version["schema"]["openAPIV3Schema"];
+        finish_schema(schema);
+        keep_unknown_fields(&mut schema["properties"]["spec"]);
     }
     serde_json::from_value(crd).expect("finishing keeps the shape")
+}
+
+/// Has the server keep fields that the schema does not know, instead of dropping them without a word: so that the webhook
+/// can refuse them by name, and the operator say so in the status.
+fn keep_unknown_fields(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            if map.get("properties").is_some_and(Value::is_object) {
+                map.insert("x-kubernetes-preserve-unknown-fields".to_owned(), true.into());
+            }
+            for (keyword, below) in map.iter_mut() {
+                match (keyword.as_str(), below) {
+                    ("properties", Value::Object(properties)) => {
+                        properties.values_mut().for_each(keep_unknown_fields);
+                    }
+                    ("items" | "additionalProperties", below) => keep_unknown_fields(below),
+                    _ => {}
+                }
+            }
+        }
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn finish_schema(schema: &mut Value) {

@@ -124,6 +124,28 @@ fn schemas_are_structural() {
     }
 }
 
+/// A server drops unknown fields in silence unless it is told to keep them, and then nobody could refuse them by name.
+#[test]
+fn unknown_fields_are_kept_everywhere_below_spec() {
+    fn kept(at: &str, schema: &Value) {
+        let properties = schema["properties"].as_object();
+        if properties.is_some() {
+            assert_eq!(schema["x-kubernetes-preserve-unknown-fields"], true, "{at}");
+        }
+        for (name, below) in properties.into_iter().flatten() {
+            kept(&format!("{at}.{name}"), below);
+        }
+        for keyword in ["items", "additionalProperties"] {
+            if let Some(below) = schema.get(keyword) {
+                kept(&format!("{at}.{keyword}"), below);
+            }
+        }
+    }
+    for (kind, schema) in schemas() {
+        kept(&kind, &schema["properties"]["spec"]);
+    }
+}
+
 /// The rules of "Specifying a structural schema" in the Kubernetes documentation, and the keywords that the
 /// API server knows.
 fn structural(at: &str, schema: &Value, outside: bool) {
@@ -154,7 +176,8 @@ fn structural(at: &str, schema: &Value, outside: bool) {
 
 const KEYWORDS: &str = "allOf additionalProperties anyOf default description enum format items maxItems \
     maxLength maxProperties maximum minItems minLength minProperties minimum not oneOf pattern properties \
-    required type x-kubernetes-list-map-keys x-kubernetes-list-type x-kubernetes-validations";
+    required type x-kubernetes-list-map-keys x-kubernetes-list-type \
+    x-kubernetes-preserve-unknown-fields x-kubernetes-validations";
 
 fn keywords(at: &str, schema: &Value, outside: bool) {
     let map = schema
