@@ -17,8 +17,10 @@ use crate::state::{ServiceName, World};
 
 /// Between two rounds …
 const EVERY: Duration = Duration::from_secs(2);
-/// … and at least so many times what the round before took, so that asking stays cheap.
+/// … and at least so many times what the round before took, so that asking stays cheap …
 const PAUSE: u32 = 20;
+/// … but no longer than this: a replica that is gone takes its time and costs nothing.
+const AT_MOST: Duration = Duration::from_secs(5);
 /// Time for one answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// For so long the last answer of a replica that has become silent counts: one lost answer is not to change every object.
@@ -96,7 +98,7 @@ pub(super) async fn ask(local: Local, own_pod: String, answers: watch::Sender<An
         if answers.send(next).is_err() {
             return;
         }
-        sleep(EVERY.max(start.elapsed() * PAUSE)).await;
+        sleep((start.elapsed() * PAUSE).clamp(EVERY, AT_MOST)).await;
     }
 }
 
