@@ -31,8 +31,9 @@ where
             let outcome = tokio::time::timeout(LIMIT, test(cluster)).await;
             let outcome =
                 outcome.unwrap_or_else(|_elapsed| Err(anyhow::anyhow!("not finished within {LIMIT:?}")));
-            if outcome.is_err() {
-                eprintln!("{}", cluster.diagnose().await);
+            if let Err(error) = &outcome {
+                // At once: the summary comes when all have been played.
+                eprintln!("{error:#}\n{}", cluster.diagnose().await);
             }
             outcome
         });

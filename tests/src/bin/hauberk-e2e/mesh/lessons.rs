@@ -21,7 +21,7 @@ pub(super) async fn stateful_set(cluster: &'static Cluster) -> anyhow::Result<()
 apiVersion: v1
 kind: Service
 metadata: {{ name: ledger, namespace: {SHOP} }}
-spec: {{ clusterIP: None, selector: {{ app: ledger }}, ports: [{{ name: http, port: 8080 }}] }}
+spec: {{ clusterIP: None, selector: {{ app: ledger }}, ports: [{{ name: http, port: 8080, protocol: TCP }}] }}
 ---
 apiVersion: apps/v1
 kind: StatefulSet
@@ -58,13 +58,11 @@ spec:
 /// Without an operator the system's pods and the operator itself start; where injection is on, a pod is rather not created
 /// than created without mutual TLS.
 pub(super) async fn no_deadlock(cluster: &'static Cluster) -> anyhow::Result<()> {
+    let operators = cluster.pods(SYSTEM, OPERATORS).await?;
     cluster.scale(SYSTEM, OPERATOR, 0).await?;
-    eventually_every(PAUSE, SOON, "no operator is left", async || {
-        let left = cluster.pods(SYSTEM, OPERATORS).await?;
-        ensure!(left.is_empty(), "{} pods", left.len());
-        Ok(())
-    })
-    .await?;
+    for name in operators.into_iter().filter_map(|pod| pod.metadata.name) {
+        cluster.wait_gone(SYSTEM, &name).await?;
+    }
     let image = &cluster.images().testapp;
     let pod = |namespace: &str| {
         format!(

@@ -8,7 +8,7 @@ use tests::cluster::{Cluster, manifests};
 use tests::lab::eventually_every;
 
 use super::SOON;
-use super::shop::{self, SHOP};
+use super::shop::{self, OUTSIDE, SHOP};
 use super::tools::{hauberk, refused};
 
 const PAUSE: Duration = Duration::from_millis(250);
@@ -78,10 +78,14 @@ pub(super) async fn host_network(cluster: &'static Cluster) -> anyhow::Result<()
     cluster.delete_pod(SHOP, "host").await
 }
 
-/// As when a cluster's policy takes the right away: from a pod that was injected before it is applied.
+/// As when a cluster's policy takes the right away: from a pod that was injected before it is applied, in a namespace where
+/// the webhook does not give it back.
 pub(super) async fn no_network_rights(cluster: &'static Cluster) -> anyhow::Result<()> {
     let file = std::env::temp_dir().join(format!("hauberk-e2e-pod-{}.yaml", std::process::id()));
-    std::fs::write(&file, pod(cluster, "barred", "restartPolicy: Never"))?;
+    std::fs::write(
+        &file,
+        pod(cluster, "barred", "restartPolicy: Never").replace(SHOP, OUTSIDE),
+    )?;
     let file = file.display().to_string();
     let injected = hauberk(
         cluster,
@@ -101,13 +105,13 @@ pub(super) async fn no_network_rights(cluster: &'static Cluster) -> anyhow::Resu
         .apply(&kept.join("\n").replace("add:\n", "add: []\n"))
         .await?;
     eventually_every(PAUSE, SOON, "the init container fails and says why", async || {
-        let log = cluster.logs(SHOP, "barred", "hauberk-init", false).await?;
+        let log = cluster.logs(OUTSIDE, "barred", "hauberk-init", false).await?;
         ensure!(log.contains("NET_ADMIN"), "{log:?}");
         println!("      {}", log.trim());
         Ok(())
     })
     .await?;
-    cluster.delete_pod(SHOP, "barred").await
+    cluster.delete_pod(OUTSIDE, "barred").await
 }
 
 pub(super) async fn wrong_annotation(cluster: &'static Cluster) -> anyhow::Result<()> {

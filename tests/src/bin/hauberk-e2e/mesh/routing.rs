@@ -46,7 +46,11 @@ pub(super) async fn pods_join(cluster: &'static Cluster) -> anyhow::Result<()> {
         let told = stranger
             .try_call(&Ask::get("http://reviews.e2e-shop:8080/"))
             .await?;
-        ensure!(matches!(told, Answered::Failed { .. }), "{told:?}");
+        let refused = match &told {
+            Answered::Failed { .. } => true,
+            Answered::Answer(answer) => answer.status == 403,
+        };
+        ensure!(refused, "{told:?}");
         Ok(())
     })
     .await?;
@@ -135,7 +139,14 @@ pub(super) async fn applied(cluster: &Cluster) -> anyhow::Result<()> {
 pub(super) async fn broken_is_refused(cluster: &'static Cluster) -> anyhow::Result<()> {
     let told = refused(cluster, BROKEN).await?;
     println!("      {told}");
-    ensure!(told.contains("timeout"), "the field is not named: {told}");
+    ensure!(told.contains("regex"), "the field is not named: {told}");
+    // A field that nobody knows is not dropped in silence.
+    let told = refused(
+        cluster,
+        &BROKEN.replace("match: [{ uri: { regex: '(' } }]", "timeoot: 3s"),
+    )
+    .await?;
+    ensure!(told.contains("timeoot"), "the field is not named: {told}");
     Ok(())
 }
 
@@ -170,7 +181,7 @@ async fn slipped(cluster: &Cluster) -> anyhow::Result<()> {
         let accepted = condition(&object, "Accepted")?;
         let named = accepted["message"]
             .as_str()
-            .is_some_and(|message| message.contains("timeout"));
+            .is_some_and(|message| message.contains("regex"));
         ensure!(named && accepted["status"] == "False", "{accepted}");
         Ok(())
     })
@@ -214,7 +225,7 @@ metadata: { name: broken, namespace: e2e-shop }
 spec:
   hosts: [nobody]
   http:
-    - timeout: soon
+    - match: [{ uri: { regex: '(' } }]
       route: [{ destination: { host: reviews } }]
 ";
 
