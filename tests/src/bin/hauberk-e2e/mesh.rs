@@ -44,7 +44,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("mesh::check_is_green_with_pods_in_the_mesh", install::check),
         trial(
             "mesh::restart_scaling_and_eviction_lose_no_request",
-            rollouts::restart_scale_evict,
+            rollouts::restart_scale_drain,
         ),
         trial("mesh::a_job_completes_and_its_first_call_succeeds", rollouts::job),
         trial(

@@ -13,7 +13,7 @@ use super::tools::{delete, get};
 const PAUSE: Duration = Duration::from_millis(250);
 const JOB: &str = "/apis/batch/v1/namespaces/e2e-shop/jobs/errand";
 
-pub(super) async fn restart_scale_evict(cluster: &'static Cluster) -> anyhow::Result<()> {
+pub(super) async fn restart_scale_drain(cluster: &'static Cluster) -> anyhow::Result<()> {
     let load = shop::load(cluster).await?;
     cluster.restart(SHOP, "reviews-v1").await?;
     cluster.scale(SHOP, "reviews-v1", 5).await?;
