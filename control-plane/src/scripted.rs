@@ -8,6 +8,8 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::kubernetes::rbac;
+
 /// A request that came.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
@@ -46,6 +48,11 @@ pub(crate) fn client(answer: impl Fn(&Seen) -> (u16, Value) + Send + Sync + 'sta
         let (kept, answer) = (kept.clone(), answer.clone());
         async move {
             let (head, body) = request.into_parts();
+            rbac::hold(
+                &head.method,
+                head.uri.path(),
+                head.uri.query().unwrap_or_default(),
+            );
             let bytes = body.collect_bytes().await?;
             let seen = Seen {
                 call: format!("{} {}", head.method, head.uri.path()),

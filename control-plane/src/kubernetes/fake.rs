@@ -11,6 +11,8 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
+use super::rbac;
+
 type Change = Box<dyn FnOnce(&mut Value) + Send>;
 
 /// The server.
@@ -109,6 +111,7 @@ impl Fake {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
+        rbac::hold(&head.method, &path, head.uri.query().unwrap_or_default());
         let bytes = body.collect().await.expect("the client's own body").to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         let meet = {

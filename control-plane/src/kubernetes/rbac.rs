@@ -1,6 +1,5 @@
 //! Everything the operator asks of the API server, in one table. The chart's roles are made from it (`tests/charts`), so
-//! that the operator may do what it does and nothing else. A call that is missing here fails on a real cluster with 403;
-//! tests with a scripted API server can ask [`permits`] before.
+//! that the operator may do what it does and nothing else. The API servers of the tests hold every request to it.
 
 use api::names::{AUTHORITY_SECRET, ISSUER_SECRET, OPERATOR, TRUST_BUNDLE_CONFIG_MAP};
 
@@ -87,6 +86,14 @@ pub const CALLS: &[Call] = &[
     call("", &["secrets"], &["get"], Scope::Root, &[ISSUER_SECRET],
         "an intermediate of the user's own"),
 ];
+
+/// Panics when the table does not have this request: on a real cluster it would be refused.
+#[cfg(test)]
+pub(crate) fn hold(method: &http::Method, path: &str, query: &str) {
+    if let Err(missing) = permits(method, path, query) {
+        panic!("the operator has no right to {method} {path}: {missing}");
+    }
+}
 
 /// Whether the table has this request: its HTTP method, its path and its query.
 ///

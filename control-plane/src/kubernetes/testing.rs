@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
+use super::rbac;
+
 /// One request.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
@@ -84,6 +86,7 @@ impl Script {
             query: parts.uri.query().unwrap_or_default().to_owned(),
             body: serde_json::from_slice(&body).unwrap_or_default(),
         };
+        rbac::hold(&asked.method, &asked.path, &asked.query);
         let number = {
             let mut all = self.asked.lock().unwrap();
             all.push(asked.clone());
