@@ -1,5 +1,5 @@
 //! The source `kubernetes`: follows every kind of object that the mesh is made of, and tells what changed. `main` starts
-//! it with [`watch`].
+//! it with [`watch()`].
 //!
 //! ```text
 //! API server ─list, then watch─▶ one Feed a kind ─▶ reduce ─▶ crds::parse::served ─▶ Collector ─(quiet)─▶ Batch
@@ -34,7 +34,7 @@ const LARGEST: usize = 1000;
 /// Objects between the feeds and the collector.
 const QUEUE: usize = 256;
 
-/// What [`watch`] gives.
+/// What [`watch()`] gives.
 #[derive(Debug)]
 pub struct Watching {
     /// What changed. Batches are complete once every kind has been listed; those before are parts of the first load.
