@@ -51,6 +51,14 @@ fn complaints(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_split_of_the_readme_has_nothing_wrong_with_it() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/split.yaml");
+    let text = fs::read_to_string(path).unwrap();
+    assert_eq!(crds::parse(&text).len(), 2);
+    assert_eq!(complaints(&text), Vec::<String>::new());
+}
+
+#[test]
 fn valid_examples_have_nothing_wrong_with_them() {
     let files = files("valid");
     assert!(files.len() >= 10, "{} files", files.len());
