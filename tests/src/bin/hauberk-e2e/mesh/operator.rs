@@ -14,6 +14,12 @@ use super::shop::{self, SHOP};
 use super::tools::{OPERATOR, OPERATORS, SYSTEM, get, helm};
 
 const PAUSE: Duration = Duration::from_millis(250);
+/// What stays when the chart is uninstalled, so that the mesh can come back as it was.
+const LEFT: [&str; 3] = [
+    "configmap/hauberk-trust-bundle",
+    "secret/hauberk-authority",
+    "lease.coordination.k8s.io/hauberk-control-plane",
+];
 
 async fn names(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let pods = cluster.pods(SYSTEM, OPERATORS).await?;
@@ -101,28 +107,20 @@ pub(super) async fn uninstall(cluster: &'static Cluster) -> anyhow::Result<()> {
         let containers = pod.spec.map(|spec| spec.containers.len());
         ensure!(containers == Some(1), "{:?} has a proxy", pod.metadata.name);
     }
-    let left = cluster
-        .kubectl(&[
-            "get",
-            "all,configmaps,secrets,roles,rolebindings,leases",
-            "-n",
-            SYSTEM,
-            "-o",
-            "name",
-        ])
-        .await?;
-    let ours: Vec<_> = left.lines().filter(|name| name.contains("hauberk")).collect();
-    println!("      left behind in {SYSTEM}: {}", ours.join(", "));
-    let expected = [
-        "configmap/hauberk-trust-bundle",
-        "secret/hauberk-authority",
-        "lease.coordination.k8s.io/hauberk-control-plane",
-    ];
-    let surprise: Vec<_> = ours
-        .iter()
-        .filter(|name| !expected.contains(name) && !name.contains("helm.release"))
-        .collect();
-    ensure!(surprise.is_empty(), "{surprise:?}");
+    // Pods that are about to go take their time.
+    eventually_every(PAUSE, SOON, "only what the guide says is left", async || {
+        let kinds = "all,configmaps,secrets,roles,rolebindings,leases";
+        let left = cluster
+            .kubectl(&["get", kinds, "-n", SYSTEM, "-o", "name"])
+            .await?;
+        let ours: Vec<_> = left.lines().filter(|name| name.contains("hauberk")).collect();
+        let surprise = |name: &&&str| !LEFT.contains(name) && !name.contains("helm.release");
+        let surprises: Vec<_> = ours.iter().filter(surprise).collect();
+        ensure!(surprises.is_empty(), "{surprises:?}");
+        println!("      left behind in {SYSTEM}: {}", ours.join(", "));
+        Ok(())
+    })
+    .await?;
     let webhooks = get(
         cluster,
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
