@@ -37,12 +37,12 @@ if ! [ -f "$library" ]; then
     fi
     say "fetching the library"
     rm -rf "$home"
-    mkdir -p "$home/work"
+    mkdir -p "$home/fetched"
     # Its Python part wants a newer Python than many systems have. Only the library is used, and that wants none.
-    echo "helm-sdkpy==$version --hash=sha256:$checksum" >"$home/work/wanted"
+    echo "helm-sdkpy==$version --hash=sha256:$checksum" >"$home/fetched/wanted"
     python3 -m pip --quiet --disable-pip-version-check download --no-deps --no-cache-dir --only-binary=:all: \
-        --python-version 3.12 --require-hashes --requirement "$home/work/wanted" --dest "$home/work" >&2
-    python3 - "$home/work" "$library" <<'END'
+        --python-version 3.12 --require-hashes --requirement "$home/fetched/wanted" --dest "$home/fetched" >&2
+    python3 - "$home/fetched" "$library" <<'END'
 import glob, os, shutil, sys, zipfile
 
 (wheel,) = glob.glob(os.path.join(sys.argv[1], "*.whl"))
@@ -51,7 +51,7 @@ with zipfile.ZipFile(wheel) as archive, open(sys.argv[2] + ".part", "wb") as out
         shutil.copyfileobj(library, out)
 os.rename(sys.argv[2] + ".part", sys.argv[2])
 END
-    rm -rf "$home/work"
+    rm -rf "$home/fetched"
 fi
 
 exec python3 "$(dirname "$0")/helm.py" --library "$library" "$@"
