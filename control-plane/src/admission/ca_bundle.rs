@@ -5,7 +5,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use api::TrustBundle;
 use base64::Engine as _;
 use json_patch::Patch;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -48,7 +47,7 @@ pub async fn keep_ca_bundle(
     let mut bundles = authority.bundles();
     loop {
         leader.wait_for(|holds| *holds).await?;
-        let good = keeper.look(&authority.bundle()).await;
+        let good = keeper.look(&authority.roots_pem()).await;
         let wait = if good { LOOK } else { LOOK_AGAIN };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -67,8 +66,8 @@ struct Keeper {
 
 impl Keeper {
     /// Sees to both registrations; tells whether all is well, or beyond what looking again soon would mend.
-    async fn look(&mut self, bundle: &TrustBundle) -> bool {
-        let roots = base64::engine::general_purpose::STANDARD.encode(pem(bundle));
+    async fn look(&mut self, roots: &str) -> bool {
+        let roots = base64::engine::general_purpose::STANDARD.encode(roots);
         let mut good = true;
         for resource in [
             ApiResource::erase::<MutatingWebhookConfiguration>(&()),
@@ -150,24 +149,6 @@ fn change(registration: &Value, roots: &str) -> Option<Patch> {
     }
     let patch = serde_json::from_value(Value::Array(steps)).expect("these are operations of a patch");
     Some(patch).filter(|patch: &Patch| !patch.0.is_empty())
-}
-
-/// The roots as PEM, each with a line's end after it.
-fn pem(bundle: &TrustBundle) -> String {
-    let mut text = String::new();
-    for root in &bundle.roots {
-        let base64 = base64::engine::general_purpose::STANDARD.encode(root);
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        let mut rest = base64.as_str();
-        while !rest.is_empty() {
-            let (line, after) = rest.split_at(rest.len().min(64));
-            text.push_str(line);
-            text.push('\n');
-            rest = after;
-        }
-        text.push_str("-----END CERTIFICATE-----\n");
-    }
-    text
 }
 
 #[cfg(test)]

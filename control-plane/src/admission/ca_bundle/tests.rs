@@ -92,7 +92,7 @@ async fn the_holder_of_the_lease_keeps_the_roots_in_every_webhook() {
 
     lease.send_replace(true);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let expected = pem(&authority.bundle());
+    let expected = authority.roots_pem();
     assert!(
         expected.starts_with("-----BEGIN CERTIFICATE-----\nMII"),
         "{expected}"
@@ -116,7 +116,7 @@ async fn the_holder_of_the_lease_keeps_the_roots_in_every_webhook() {
     rotate(&store, "cluster.local", lifetime, now).await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(authority.bundle().roots.len(), 2);
-    assert_eq!(roots(&registrations), vec![pem(&authority.bundle()); 3]);
+    assert_eq!(roots(&registrations), vec![authority.roots_pem(); 3]);
 
     keeping.abort();
     watching.abort();
@@ -141,7 +141,7 @@ async fn registrations_that_are_not_there_are_waited_for() {
     );
     *registrations.lock().unwrap() = Some([registration(&["a"]), registration(&["v"])]);
     tokio::time::sleep(LOOK).await;
-    assert_eq!(roots(&registrations), vec![pem(&authority.bundle()); 2]);
+    assert_eq!(roots(&registrations), vec![authority.roots_pem(); 2]);
     keeping.abort();
 }
 
