@@ -21,6 +21,7 @@ mod resource;
 mod route;
 mod skip;
 mod spiffe;
+mod time;
 mod trust;
 
 pub mod limits;
@@ -40,4 +41,5 @@ pub use route::{
 };
 pub use skip::{Networks, Ports, SkipListError};
 pub use spiffe::SpiffeId;
+pub use time::parse_time;
 pub use trust::TrustBundle;

@@ -37,20 +37,8 @@ impl FromStr for Time {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a time: write a number and ms, s, m or h, as in 250ms or 5s");
-        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let scale = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(wrong()),
-        };
-        let time = number
-            .checked_mul(scale)
-            .map(|milliseconds| Self { milliseconds });
+        let time = u64::try_from(api::parse_time(text)?.as_millis()).ok();
+        let time = time.map(|milliseconds| Self { milliseconds });
         time.filter(|time| *time <= LONGEST)
             .ok_or_else(|| format!("{text:?} is too long: write {LONGEST} at most"))
     }
