@@ -29,6 +29,12 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// The parts that run for as long as the operator does: one that ends takes the operator along.
 type Parts = JoinSet<anyhow::Result<()>>;
 
+/// What the operator stands in.
+enum Around {
+    Folder(PathBuf),
+    Cluster(Box<Cluster>),
+}
+
 /// What every part may need.
 #[derive(Clone)]
 struct Shared {
@@ -47,11 +53,14 @@ struct Shared {
 pub async fn run(settings: Run) -> anyhow::Result<()> {
     let started = Instant::now();
     let metrics = Metrics::new();
-    let (store, cluster) = match &settings.source {
-        SourceSettings::Directory { state_dir, .. } => (Store::directory(state_dir), None),
-        SourceSettings::Kubernetes(wanted) => {
-            let cluster = Cluster::connect(wanted, settings.webhook, settings.injection).await?;
-            (cluster.store(), Some(cluster))
+    let (store, around) = match settings.source {
+        SourceSettings::Directory {
+            config_dir,
+            state_dir,
+        } => (Store::directory(&state_dir), Around::Folder(config_dir)),
+        SourceSettings::Kubernetes(settings) => {
+            let cluster = Cluster::connect(*settings).await?;
+            (cluster.store(), Around::Cluster(Box::new(cluster)))
         }
     };
     let world = Arc::new(World::new(&settings.authority.trust_domain));
@@ -97,14 +106,13 @@ pub async fn run(settings: Run) -> anyhow::Result<()> {
     let mut serving = Parts::new();
     let listener = bind("listen", settings.listen).await?;
     serving.spawn(serve(shared.clone(), listener));
-    let leave = match (cluster, settings.source) {
-        (Some(cluster), _) => cluster.run(&shared, report, &mut parts, &mut serving).await?,
-        (None, SourceSettings::Directory { config_dir, .. }) => {
+    let leave = match around {
+        Around::Cluster(cluster) => cluster.run(&shared, report, &mut parts, &mut serving).await?,
+        Around::Folder(config_dir) => {
             let (hub, metrics) = (shared.hub.clone(), shared.metrics.source.clone());
             parts.spawn(follow_directory(config_dir, report, hub, metrics));
             Duration::ZERO
         }
-        (None, SourceSettings::Kubernetes(_)) => unreachable!("connected above"),
     };
 
     let failed = tokio::select! {

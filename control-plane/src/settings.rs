@@ -42,10 +42,6 @@ pub struct Run {
     pub listen: SocketAddr,
     /// Address of health, metrics and status.
     pub admin: SocketAddr,
-    /// Address on which the API server's webhooks are answered.
-    pub webhook: SocketAddr,
-    /// What injected proxies are like.
-    pub injection: inject::Config,
     /// Filter of the log.
     pub log: String,
     /// Form of the log.
@@ -63,7 +59,7 @@ pub enum SourceSettings {
         state_dir: PathBuf,
     },
     /// The API server of the cluster that the operator runs in, or that KUBECONFIG names. Roots and keys are kept there.
-    Kubernetes(KubernetesSettings),
+    Kubernetes(Box<KubernetesSettings>),
 }
 
 /// Settings of the operator in a Kubernetes cluster.
@@ -73,6 +69,10 @@ pub struct KubernetesSettings {
     pub pod: String,
     /// Namespace of the operator's pod.
     pub namespace: String,
+    /// Address on which the API server's webhooks are answered.
+    pub webhook: SocketAddr,
+    /// What injected proxies are like.
+    pub injection: inject::Config,
 }
 
 /// Settings of `rotate-root`.
@@ -219,10 +219,9 @@ fn read_from(
             output: values.get("output", value::format)?,
         })),
         CommandName::RotateRoot => Ok(Command::RotateRoot(RotateRoot {
-            keys: if values.get("source", value::in_kubernetes)? {
-                KeysAt::Kubernetes
-            } else {
-                KeysAt::Directory(values.get("state-dir", value::path)?)
+            keys: match values.get("source", value::source)? {
+                SourceName::Kubernetes => KeysAt::Kubernetes,
+                SourceName::Directory => KeysAt::Directory(values.get("state-dir", value::path)?),
             },
             authority: authority(&values)?,
         })),
@@ -231,20 +230,27 @@ fn read_from(
 
 fn run(values: &Values) -> Result<Run, SettingsError> {
     let source = match values.get("source", value::source)? {
-        SourceName::Directory => SourceSettings::Directory {
-            config_dir: values.get("config-dir", value::path)?,
-            state_dir: values.get("state-dir", value::path)?,
-        },
+        SourceName::Directory => {
+            for name in ["webhook", "injection"] {
+                values.refuse(name, "is used by the source `kubernetes` only: remove it")?;
+            }
+            SourceSettings::Directory {
+                config_dir: values.get("config-dir", value::path)?,
+                state_dir: values.get("state-dir", value::path)?,
+            }
+        }
         SourceName::Kubernetes => {
             values.refuse("config-dir", "is read by the source `directory` only: remove it")?;
             values.refuse(
                 "state-dir",
                 "is used by the source `directory` only, for with `kubernetes` roots and keys are in a Secret: remove it",
             )?;
-            SourceSettings::Kubernetes(KubernetesSettings {
+            SourceSettings::Kubernetes(Box::new(KubernetesSettings {
                 pod: values.get("pod", value::name)?,
                 namespace: values.get("namespace", value::name)?,
-            })
+                webhook: values.get("webhook", value::address)?,
+                injection: values.get("injection", value::injection)?,
+            }))
         }
     };
     Ok(Run {
@@ -252,8 +258,6 @@ fn run(values: &Values) -> Result<Run, SettingsError> {
         authority: authority(values)?,
         listen: values.get("listen", value::address)?,
         admin: values.get("admin", value::address)?,
-        webhook: values.get("webhook", value::address)?,
-        injection: values.get("injection", value::injection)?,
         log: values.get("log", value::log)?,
         log_format: values.get("log-format", value::format)?,
     })

@@ -35,18 +35,19 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Finds the API server, and what it offers.
-    pub(super) async fn connect(
-        settings: &KubernetesSettings,
-        webhook: SocketAddr,
-        mut injection: inject::Config,
-    ) -> anyhow::Result<Self> {
-        let KubernetesSettings { pod, namespace } = settings;
+    pub(super) async fn connect(settings: KubernetesSettings) -> anyhow::Result<Self> {
+        let KubernetesSettings {
+            pod,
+            namespace,
+            webhook,
+            mut injection,
+        } = settings;
         let server = kubernetes::connect().await?;
         injection.native = server.capabilities.restartable_init;
         Ok(Self {
             server,
-            pod: pod.clone(),
-            namespace: namespace.clone(),
+            pod,
+            namespace,
             webhook,
             injection,
         })

@@ -47,21 +47,42 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file_and_that_over_the_def
     assert_eq!(run.authority.lifetime, Duration::from_secs(86400));
 }
 
+/// The environment that the chart sets, and this.
+fn in_a_pod<'a>(name: &'a str, value: &'a str) -> [(&'a str, &'a str); 4] {
+    [
+        ("HAUBERK_SOURCE", "kubernetes"),
+        ("HAUBERK_POD", "operator-0"),
+        ("HAUBERK_NAMESPACE", "hauberk-system"),
+        (name, value),
+    ]
+}
+
 #[test]
 fn what_injected_proxies_are_like_is_read_from_its_file_and_a_wrong_one_is_refused() {
-    assert_eq!(run_settings(&RUN, &[]).injection, inject::Config::default());
+    let injection = |path: &str| match run_settings(&["run"], &in_a_pod("HAUBERK_INJECTION", path)).source {
+        SourceSettings::Kubernetes(settings) => settings.injection,
+        SourceSettings::Directory { .. } => panic!("not in a pod"),
+    };
+    assert_eq!(injection(""), inject::Config::default());
     let good = file("image: here:2\n");
-    let env = [("HAUBERK_INJECTION", good.path().to_str().unwrap())];
-    assert_eq!(run_settings(&RUN, &env).injection.image, "here:2");
+    assert_eq!(injection(good.path().to_str().unwrap()).image, "here:2");
     let bad = file("colour: red\n");
     for (path, says) in [
         (bad.path().to_str().unwrap(), "colour"),
         ("/none", "cannot be read"),
     ] {
-        let error = read(&RUN, &[("HAUBERK_INJECTION", path)])
+        let error = read(&["run"], &in_a_pod("HAUBERK_INJECTION", path))
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("injection:") && error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn what_only_kubernetes_asks_for_is_refused_elsewhere() {
+    for (name, value) in [("HAUBERK_WEBHOOK", "0.0.0.0:1"), ("HAUBERK_INJECTION", "/i.yaml")] {
+        let error = read(&RUN, &[(name, value)]).unwrap_err().to_string();
+        assert!(error.contains("`kubernetes` only: remove it"), "{error}");
     }
 }
 
@@ -132,10 +153,12 @@ fn each_source_asks_for_its_own_settings() {
     let kubernetes = ["run", "--source", "kubernetes"];
     let pod = ("HAUBERK_POD", "operator-0");
     let both = [pod, ("HAUBERK_NAMESPACE", "hauberk-system")];
-    let expected = SourceSettings::Kubernetes(KubernetesSettings {
+    let expected = SourceSettings::Kubernetes(Box::new(KubernetesSettings {
         pod: "operator-0".to_owned(),
         namespace: "hauberk-system".to_owned(),
-    });
+        webhook: "0.0.0.0:15017".parse().unwrap(),
+        injection: inject::Config::default(),
+    }));
     assert_eq!(run_settings(&kubernetes, &both).source, expected);
     for (env, says) in [(&[][..], "--pod"), (&[pod], "--namespace")] {
         let error = read(&kubernetes, env).unwrap_err().to_string();

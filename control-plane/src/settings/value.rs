@@ -43,15 +43,6 @@ pub(crate) fn source(text: &str) -> Result<SourceName, String> {
     }
 }
 
-/// Whether the roots are in Kubernetes.
-pub(crate) fn in_kubernetes(text: &str) -> Result<bool, String> {
-    match text {
-        "directory" => Ok(false),
-        "kubernetes" => Ok(true),
-        _ => Err("is no source of this build: use `directory` or `kubernetes`".to_owned()),
-    }
-}
-
 pub(crate) fn format(text: &str) -> Result<Format, String> {
     match text {
         "text" => Ok(Format::Text),
