@@ -92,13 +92,13 @@ pub(crate) const TABLE: [Setting; 16] = [
     setting("admin", "ADDRESS", Some("0.0.0.0:15020"), &[Run, Status],
         "Address of health, metrics and status: to serve them on, or (command status) to ask"),
     setting("webhook", "ADDRESS", Some("0.0.0.0:15017"), &[Run],
-        "Address on which the API server's webhooks are answered"),
+        "Address on which the API server's webhooks are answered, with the source `kubernetes`"),
     setting("trust-domain", "NAME", Some(api::names::TRUST_DOMAIN), &[Run, RotateRoot],
         "Trust domain of every identity"),
     setting("certificate-lifetime", "TIME", Some("24h"), &[Run, RotateRoot],
         "Lifetime of workloads' certificates, 10s to 8760h"),
     setting("injection", "FILE", Some(""), &[Run],
-        "A YAML file that says what injected proxies are like, as the chart writes it from its values under \
+        "With the source `kubernetes`, a YAML file that says what injected proxies are like, as the chart writes it from its values under \
          `injection.proxy`; without it proxies are as the chart's defaults say"),
     setting("log", "LEVEL", Some("info"), &[Run],
         "What is logged: error, warn, info, debug, trace, or directives such as `info,control_plane::push=debug`; \
