@@ -1,15 +1,17 @@
 //! What a proxy must change in every HTTP message (RFC 9110, 7.6), and the answers it gives itself.
 
-use std::net::SocketAddr;
+mod form;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use crate::error::Error;
 use crate::record::{self, RecordedBody};
 use crate::upstream::response::ResponseBody;
+
+pub use form::{Hosts, set_form};
 
 const REASON: HeaderName = HeaderName::from_static(api::names::REASON_HEADER);
 
@@ -126,57 +128,24 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Error> {
     }
     if let Some(host) = headers.get(header::HOST)
         && !host.is_empty()
-        && Authority::try_from(host.as_bytes()).is_err()
+        && !is_authority(host.as_bytes())
     {
         return bad("the Host header is not an authority");
     }
     Ok(())
 }
 
-/// Gives a request the form its next connection needs: origin form and `Host` for HTTP/1.1, all parts of the URI for
-/// HTTP/2. `authority` stands in where the request names none (HTTP/1.0).
-pub fn set_form(
-    parts: &mut request::Parts,
-    version: Version,
-    authority: Option<Authority>,
-    dialled: SocketAddr,
-) {
-    let own = parts.uri.authority().cloned().or_else(|| {
-        let host = parts.headers.get(header::HOST)?;
-        Authority::try_from(host.as_bytes()).ok()
-    });
-    let authority = authority
-        .or(own)
-        .or_else(|| Authority::try_from(dialled.to_string()).ok());
-    let path = parts.uri.path_and_query().cloned();
-    if parts.method == Method::CONNECT && path.as_ref().is_none_or(|p| p.as_str().is_empty()) {
-        // CONNECT names its target alone, in both versions.
-        if version == Version::HTTP_2 {
-            parts.headers.remove(header::HOST);
-        }
-        parts.version = version;
-        return;
-    }
-    let path = path
-        .filter(|p| !p.as_str().is_empty())
-        .unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let mut uri = http::uri::Parts::default();
-    uri.path_and_query = Some(path);
-    if version == Version::HTTP_2 {
-        parts.headers.remove(header::HOST);
-        if let Some(authority) = authority {
-            uri.scheme = Some(Scheme::HTTP);
-            uri.authority = Some(authority);
-        }
-    } else if let Some(authority) = authority
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        parts.headers.insert(header::HOST, host);
-    }
-    if let Ok(uri) = Uri::from_parts(uri) {
-        parts.uri = uri;
-    }
-    parts.version = version;
+/// Whether a `Host` header names an authority. Most are a name and a port, which a look at each byte tells.
+fn is_authority(host: &[u8]) -> bool {
+    let name_end = host.iter().position(|b| *b == b':').unwrap_or(host.len());
+    let (name, port) = host.split_at(name_end);
+    let is_plain = name
+        .iter()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+        && port.iter().skip(1).all(u8::is_ascii_digit)
+        && !name.is_empty()
+        && port.len() != 1;
+    is_plain || Authority::try_from(host).is_ok()
 }
 
 /// Whether a request is gRPC, so that errors are told in gRPC's way.
@@ -325,17 +294,6 @@ mod tests {
         }
         assert!(check(&request(&[("host", "reviews:8080")])).is_ok());
         assert!(check(&request(&[("host", "a"), ("transfer-encoding", "Chunked")])).is_ok());
-    }
-
-    #[test]
-    fn http1_gets_origin_form_and_host_http2_all_parts() {
-        let (mut parts, ()) = request(&[("host", "reviews:8080")]).into_parts();
-        set_form(&mut parts, Version::HTTP_2, None, "10.0.0.1:80".parse().unwrap());
-        assert_eq!(parts.uri, "http://reviews:8080/x?y");
-        assert!(!parts.headers.contains_key("host"));
-        set_form(&mut parts, Version::HTTP_11, None, "10.0.0.1:80".parse().unwrap());
-        assert_eq!(parts.uri, "/x?y");
-        assert_eq!(parts.headers["host"], "reviews:8080");
     }
 
     #[test]

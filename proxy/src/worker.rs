@@ -21,6 +21,7 @@ use crate::config::snapshot::{Cluster, Endpoint};
 use crate::drain::{Drain, Phase};
 use crate::identity::Identity;
 use crate::listener::{Accepted, Listener};
+use crate::message::Hosts;
 use crate::metrics::Metrics;
 use crate::record::{Direction, Recorder};
 use crate::settings::Settings;
@@ -66,6 +67,8 @@ pub struct Worker {
     pub upstream: Rc<Upstream>,
     /// Chance, for splits, balancers and back-off.
     pub rng: RefCell<SmallRng>,
+    /// The hosts that requests named last.
+    pub hosts: Hosts,
     /// Routes whose servers spoke first, and when that was seen.
     pub speaks_first: RefCell<HashMap<Arc<str>, Instant>>,
     /// The application's ports that requests have arrived for.
@@ -108,6 +111,7 @@ impl Worker {
             recorder: Arc::new(Recorder::new(metrics, access_log)),
             upstream,
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            hosts: Hosts::default(),
             speaks_first: RefCell::default(),
             local: RefCell::default(),
         })

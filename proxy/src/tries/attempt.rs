@@ -39,7 +39,7 @@ pub(super) async fn attempt(
     let mut lease = lease
         .unwrap_or_else(|| Err(limit.passed(endpoint)))
         .map_err(Failed::unsent)?;
-    let request = supply.take(sending, wire, number);
+    let request = supply.take(sending, wire, number, &worker.hosts);
     let answer = limit.keep(lease.send(request, endpoint.spec.address)).await;
     match answer.unwrap_or_else(|| Err(Failed::sent(limit.passed(endpoint)))) {
         // Its proxy lives, its application does not: as good as a refused connection, which it would be without proxies.

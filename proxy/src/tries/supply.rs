@@ -6,6 +6,7 @@ use http::{Request, Version, header, request};
 use hyper::body::{Body as _, Incoming};
 
 use super::Sending;
+use crate::message::Hosts;
 use crate::upstream::Wire;
 use crate::upstream::body::{Gate, Keep, Replay, RequestBody, Source};
 use crate::{message, retry};
@@ -76,7 +77,13 @@ impl Supply {
     }
 
     /// The request, formed for the wire.
-    pub(super) fn take(&mut self, sending: &Sending<'_>, wire: Wire, number: u32) -> Request<RequestBody> {
+    pub(super) fn take(
+        &mut self,
+        sending: &Sending<'_>,
+        wire: Wire,
+        number: u32,
+        hosts: &Hosts,
+    ) -> Request<RequestBody> {
         let request = self
             .next
             .take()
@@ -88,7 +95,13 @@ impl Supply {
         } else {
             Version::HTTP_11
         };
-        message::set_form(&mut parts, version, sending.authority.clone(), sending.dialled);
+        message::set_form(
+            &mut parts,
+            version,
+            sending.authority.clone(),
+            sending.dialled,
+            hosts,
+        );
         if number > 1 {
             parts.headers.insert(api::names::ATTEMPT_HEADER, number.into());
         }
