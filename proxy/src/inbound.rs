@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::HeaderValue;
 use api::{MeshProtocol, Protocol, SpiffeId, TlsPolicy};
 use tokio::time::timeout;
 
@@ -38,6 +39,8 @@ pub struct Connection {
     pub dialled: SocketAddr,
     /// The peer's verified identity; `None` in the clear.
     pub identity: Option<Arc<SpiffeId>>,
+    /// The same, as the application is told.
+    pub told: Option<HeaderValue>,
     /// Those of the port.
     pub metrics: Arc<InboundMetrics>,
 }
@@ -69,6 +72,7 @@ pub async fn serve_io(worker: Rc<Worker>, mut io: Io, peer: SocketAddr, dialled:
         peer,
         dialled,
         identity: None,
+        told: None,
         metrics,
     };
     let is_http = protocol.is_some_and(Protocol::is_http);
@@ -106,6 +110,7 @@ async fn mesh(mut connection: Connection, io: Io) {
             return connection.count_error(&error);
         }
     };
+    connection.told = HeaderValue::from_str(identity.as_str()).ok();
     connection.identity = Some(identity);
     let io = Io::from(tls);
     match protocol {
@@ -199,6 +204,7 @@ impl Connection {
             peer: self.peer,
             dialled: self.dialled,
             identity: self.identity.clone(),
+            told: self.told.clone(),
             metrics: Arc::clone(&self.metrics),
         }
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ::http::header::HeaderName;
-use ::http::{HeaderValue, Request, Response};
+use ::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 
@@ -70,11 +70,8 @@ async fn respond(
     if let Some(tunnel) = &tunnel {
         tunnel.restore(request.headers_mut());
     }
-    match &connection.identity {
-        Some(identity) => {
-            let value = HeaderValue::from_str(identity.as_str()).expect("a SPIFFE identity is visible ASCII");
-            request.headers_mut().insert(PEER, value);
-        }
+    match &connection.told {
+        Some(peer) => drop(request.headers_mut().insert(PEER, peer.clone())),
         // Nobody but this proxy says who a peer is.
         None => drop(request.headers_mut().remove(PEER)),
     }
