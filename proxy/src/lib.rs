@@ -12,8 +12,10 @@ pub mod worker;
 pub mod detect;
 pub mod io;
 
+mod cork;
 pub mod inbound;
 pub mod outbound;
+mod seldom;
 pub mod serve;
 
 pub mod route;

@@ -2,7 +2,8 @@
 //! the graceful end.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,9 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use crate::cork::cork;
 use crate::io::Io;
+use crate::seldom::Seldom;
 use crate::worker::Local;
 
 /// Largest head of an HTTP/1.1 message, and largest header list of HTTP/2, in bytes.
@@ -55,15 +58,7 @@ pub async fn http1<S, B>(
         .auto_date_header(false)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = closing => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    log(ended);
+    until_it_ends(connection, closing, |it| it.graceful_shutdown()).await;
 }
 
 /// Serves HTTP/2 until the connection ends; after `closing`, until the streams under way have ended.
@@ -74,6 +69,7 @@ where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Failure>,
 {
+    let (corked, cork) = cork(io);
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -88,20 +84,25 @@ where
         .keep_alive_timeout(PING_TIMEOUT)
         .enable_connect_protocol()
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(io), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = closing => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    log(ended);
+        .serve_connection(TokioIo::new(corked), service);
+    let ended = until_it_ends(connection, closing, |it| it.graceful_shutdown());
+    cork.drive(ended).await;
 }
 
-fn log(ended: hyper::Result<()>) {
-    if let Err(error) = ended {
+async fn until_it_ends<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    closing: impl Future<Output = ()>,
+    close: impl Fn(Pin<&mut C>),
+) {
+    let mut connection = pin!(connection);
+    let mut closing = pin!(Seldom::new(closing));
+    let ended = poll_fn(|cx| {
+        if closing.as_mut().poll(cx).is_ready() {
+            close(connection.as_mut());
+        }
+        connection.as_mut().poll(cx)
+    });
+    if let Err(error) = ended.await {
         tracing::debug!(%error, "downstream connection ended");
     }
 }

@@ -15,9 +15,10 @@ use super::body::RequestBody;
 use super::pool::{Found, Lane, Lease, Sender};
 use super::{Upstream, Wire};
 use crate::config::snapshot::{Cluster, Endpoint};
+use crate::cork::cork;
 use crate::error::Error;
+use crate::io::Io;
 use crate::limits::{self, Bound, Permit};
-use crate::worker::Local;
 
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -111,7 +112,7 @@ impl Upstream {
         let permit = limits::acquire(cluster, Bound::Connections)?;
         let metrics = &cluster.live.metrics;
         let io = self.connect(cluster, endpoint, wire.mesh()).await;
-        let io = TokioIo::new(io.inspect_err(|_| metrics.connect_failures.inc())?);
+        let io = io.inspect_err(|_| metrics.connect_failures.inc())?;
         metrics.connections_opened.inc();
         let closing = Closing {
             cluster: Arc::clone(cluster),
@@ -127,13 +128,13 @@ impl Upstream {
 }
 
 async fn open_http1(
-    io: TokioIo<crate::io::Io>,
+    io: Io,
     closing: Closing,
     endpoint: SocketAddr,
 ) -> Result<http1::SendRequest<RequestBody>, Error> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(MAX_HEADERS)
-        .handshake(io)
+        .handshake(TokioIo::new(io))
         .await
         .map_err(|e| Error::Reset {
             endpoint,
@@ -149,11 +150,12 @@ async fn open_http1(
 }
 
 async fn open_http2(
-    io: TokioIo<crate::io::Io>,
+    io: Io,
     closing: Closing,
     endpoint: SocketAddr,
 ) -> Result<http2::SendRequest<RequestBody>, Error> {
-    let (sender, connection) = http2::Builder::new(Local)
+    let (corked, cork) = cork(io);
+    let (sender, connection) = http2::Builder::new(cork)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -161,7 +163,7 @@ async fn open_http2(
         .max_header_list_size(MAX_HEADER_LIST)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
-        .handshake(io)
+        .handshake(TokioIo::new(corked))
         .await
         .map_err(|e| Error::Reset {
             endpoint,
