@@ -23,6 +23,9 @@ use crate::settings;
 
 /// Lines that wait to be written.
 const WAITING: usize = 8192;
+/// For so long the writer gathers lines once it has written all there were. A worker that hands over a line while the
+/// writer waits for one has to wake it, which costs more than the line; one that comes in the pause costs nothing.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where lines go. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -134,16 +137,24 @@ impl AccessLog {
 }
 
 /// Writes until the last handle is gone, and flushes whenever nothing waits.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the thread is this function's own, and gathers lines while it sleeps"
+)]
 fn write_lines(waiting: &Receiver<Message>, write: fn(&Line, &mut String), out: impl Write) {
     let mut out = io::BufWriter::with_capacity(64 * 1024, out);
     let mut text = String::with_capacity(1024);
-    let next = |out: &mut dyn Write| match waiting.try_recv() {
-        Ok(message) => Ok(message),
-        Err(TryRecvError::Disconnected) => Err(RecvError),
-        Err(TryRecvError::Empty) => {
+    let next = |out: &mut dyn Write| {
+        let first = waiting.try_recv();
+        if let Err(TryRecvError::Empty) = first {
             // A closed standard output is no reason to stop serving.
             let _closed = out.flush();
-            waiting.recv()
+            std::thread::sleep(PAUSE);
+        }
+        match first.or_else(|_| waiting.try_recv()) {
+            Ok(message) => Ok(message),
+            Err(TryRecvError::Disconnected) => Err(RecvError),
+            Err(TryRecvError::Empty) => waiting.recv(),
         }
     };
     while let Ok(message) = next(&mut out) {
