@@ -15,10 +15,25 @@ pub use form::{Hosts, set_form};
 
 const REASON: HeaderName = HeaderName::from_static(api::names::REASON_HEADER);
 
+/// Names made once: a look-up by text has to parse the text each time.
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// The header and trailer that carries a gRPC status.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Whether a header is about one connection. Told from its name without hashing it, as most messages have none.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "transfer-encoding" | "upgrade" | "te" | "keep-alive" | "proxy-connection"
+    )
+}
+
 /// Removes what belongs to one connection alone. `te: trailers` stays: trailers are carried on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
@@ -48,6 +63,7 @@ pub fn wants_tunnel<B>(request: &Request<B>) -> Option<Tunnel> {
     if request.method() == Method::CONNECT {
         return Some(Tunnel::Connect);
     }
+    let upgrade = request.headers().get(header::UPGRADE)?;
     let asks = request
         .headers()
         .get_all(header::CONNECTION)
@@ -55,7 +71,6 @@ pub fn wants_tunnel<B>(request: &Request<B>) -> Option<Tunnel> {
         .filter_map(|v| v.to_str().ok())
         .flat_map(|v| v.split(','))
         .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
-    let upgrade = request.headers().get(header::UPGRADE)?;
     // h2c by upgrade would hide requests from the proxy; the server may go on with HTTP/1.1 (RFC 9110, 7.8).
     let h2c = upgrade.to_str().is_ok_and(|u| u.eq_ignore_ascii_case("h2c"));
     (asks && !h2c && request.version() == Version::HTTP_11).then(|| Tunnel::Upgrade(upgrade.clone()))
@@ -99,8 +114,15 @@ pub fn authority<B>(request: &Request<B>) -> Option<&str> {
 pub fn check<B>(request: &Request<B>) -> Result<(), Error> {
     let bad = |problem| Err(Error::BadRequest { problem });
     let headers = request.headers();
+    let (mut hosts, mut host, mut is_coded) = (0, None, false);
+    for (name, value) in headers {
+        if *name == header::HOST {
+            (hosts, host) = (hosts + 1, Some(value));
+        }
+        is_coded |= *name == header::TRANSFER_ENCODING;
+    }
     if request.version() <= Version::HTTP_11 {
-        if headers.contains_key(header::TRANSFER_ENCODING) {
+        if is_coded {
             // hyper reads such a message by its coding, drops the length and closes afterwards (RFC 9112, 6.3); should it
             // ever pass both on, they end here.
             if headers.contains_key(header::CONTENT_LENGTH) {
@@ -118,7 +140,6 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Error> {
                 return bad("a Transfer-Encoding other than `chunked` alone (RFC 9112, 7)");
             }
         }
-        let hosts = headers.get_all(header::HOST).iter().count();
         if hosts > 1 {
             return bad("more than one Host header (RFC 9112, 3.2)");
         }
@@ -126,7 +147,7 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Error> {
             return bad("no Host header (RFC 9112, 3.2)");
         }
     }
-    if let Some(host) = headers.get(header::HOST)
+    if let Some(host) = host
         && !host.is_empty()
         && !is_authority(host.as_bytes())
     {
@@ -181,7 +202,7 @@ pub fn error_response(error: &Error, grpc: bool) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(u16::from(error.grpc_code())));
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(error.grpc_code())));
         headers.insert("grpc-message", grpc_message(&format!("hauberk: {error}")));
         headers.insert(REASON, flag);
         return response;
@@ -232,7 +253,7 @@ fn grpc_message(text: &str) -> HeaderValue {
 /// The idle time an HTTP/1.1 server announces in `Keep-Alive: timeout=N`.
 #[must_use]
 pub fn announced_idle(headers: &HeaderMap) -> Option<std::time::Duration> {
-    let value = headers.get("keep-alive")?.to_str().ok()?;
+    let value = headers.get(KEEP_ALIVE)?.to_str().ok()?;
     value
         .split(',')
         .filter_map(|param| param.split_once('='))

@@ -99,7 +99,7 @@ pub fn is_idempotent(method: &Method) -> bool {
 #[must_use]
 pub fn grpc_status(headers: &HeaderMap) -> Option<u8> {
     const UNKNOWN: u8 = 2;
-    let value = headers.get("grpc-status")?;
+    let value = headers.get(crate::message::GRPC_STATUS)?;
     Some(
         value
             .to_str()

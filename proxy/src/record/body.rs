@@ -10,9 +10,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::Request;
-
-/// Name of the header and trailer that carries a gRPC status.
-const GRPC_STATUS: &str = "grpc-status";
+use crate::message::GRPC_STATUS;
 
 /// A body with the record of its request.
 #[derive(Debug)]
