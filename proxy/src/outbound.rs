@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use api::Protocol;
 
-use crate::config::snapshot::{Destination, Route, Snapshot, Workload};
+use crate::config::snapshot::{Destination, Route, Workload};
 use crate::config::usage::InUse;
 use crate::error::Error;
 use crate::io::Io;
@@ -135,23 +135,13 @@ async fn serve_target(connection: Rc<Connection>, io: Io, target: Target) {
     }
 }
 
-impl Connection {
-    /// The target as of now: requests on a kept connection follow the newest configuration.
-    ///
-    /// # Errors
-    /// When the destination has become one that takes no requests.
-    pub fn target(&self, snapshot: &Snapshot) -> Result<Target, Error> {
-        match snapshot.destination(self.dialled).map(|entry| &entry.destination) {
-            Some(Destination::Service(route)) => Ok(Target::Route(Arc::clone(route))),
-            Some(Destination::Workload(workload)) => Ok(Target::Workload(Arc::clone(workload))),
-            Some(Destination::Refuse(reason)) => Err(Error::Refused {
-                reason: Arc::clone(reason),
-            }),
-            Some(Destination::Passthrough) | None => Err(Error::Refused {
-                reason: "the service behind this address is gone".into(),
-            }),
-        }
-    }
+/// Why requests are taken no more on a connection that took them before.
+fn gone(destination: Option<&Destination>) -> Error {
+    let reason = match destination {
+        Some(Destination::Refuse(reason)) => Arc::clone(reason),
+        _ => "the service behind this address is gone".into(),
+    };
+    Error::Refused { reason }
 }
 
 #[cfg(test)]

@@ -120,8 +120,8 @@ pub struct Request {
     pub dialled: SocketAddr,
     /// The caller's verified identity.
     pub peer: Option<Arc<SpiffeId>>,
-    /// The route it followed.
-    pub route: Option<Arc<Route>>,
+    /// The route it followed, for the log.
+    route: Option<Arc<Route>>,
     /// Which of the route's rules decided.
     pub rule: Option<usize>,
     /// The cluster it was sent to.
@@ -177,6 +177,18 @@ impl Request {
             Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
             None => parts.headers.get(header::HOST).cloned(),
         };
+    }
+
+    /// Takes note of the route, if anybody is going to read it.
+    pub fn routed(&mut self, route: &Arc<Route>) {
+        if self.recorder.log.is_on() {
+            self.route = Some(Arc::clone(route));
+        }
+    }
+
+    /// Whether it went where it was meant to go without a rule or an error.
+    fn is_passthrough(&self) -> bool {
+        self.direction == Direction::Outbound && self.rule.is_none() && self.error.is_none()
     }
 
     /// Where the bytes of the request's body are to be counted; `None` when it has none.
@@ -259,7 +271,7 @@ impl Request {
             }
             // What comes from downstream is what the cluster is sent.
             self.count_bytes(&metrics.bytes_sent, &metrics.bytes_received);
-        } else if self.direction == Direction::Outbound && self.route.is_none() && self.error.is_none() {
+        } else if self.is_passthrough() {
             let passthrough = &metrics.passthrough;
             passthrough.connections.inc();
             passthrough.bytes_sent.inc_by(self.bytes_received);

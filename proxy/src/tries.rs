@@ -126,17 +126,17 @@ pub async fn send(
             (Err(_), Some((tried, pick, _))) => return answer(tried, pick, permit),
             (Err(error), None) => return Err(error),
         };
-        let endpoint = Arc::clone(&pick.endpoint);
         worker.picked(cluster, &pick);
         trace.tries += 1;
-        trace.endpoint = Some(Arc::clone(&endpoint));
-        let result = attempt(worker, sending, &endpoint, &mut supply, trace.tries).await;
-        worker.settled(cluster, &endpoint, pick.settle(outcome(&result), Instant::now()));
+        trace.endpoint = Some(Arc::clone(&pick.endpoint));
+        let result = attempt(worker, sending, &pick.endpoint, &mut supply, trace.tries).await;
+        let settled = pick.settle(outcome(&result), Instant::now());
+        worker.settled(cluster, &pick.endpoint, settled);
         drop(retrying);
         let Some((why, place)) = again(sending, &supply, trace.tries - 1, &result) else {
             return answer(result, pick, permit);
         };
-        tried.push(endpoint.live.id);
+        tried.push(pick.endpoint.live.id);
         before = Some((result, pick, place));
         if why.backs_off() {
             let wait = backoff::wait(sending.retry, trace.tries - 1, &mut *worker.rng.borrow_mut());

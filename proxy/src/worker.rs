@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
 use crate::balancer::{Pick, Settled};
-use crate::config::Handle;
-use crate::config::snapshot::{Cluster, Endpoint};
+use crate::config::snapshot::{Cluster, Endpoint, Snapshot};
+use crate::config::{Handle, Reader};
 use crate::drain::{Drain, Phase};
 use crate::identity::Identity;
 use crate::listener::{Accepted, Listener};
@@ -67,12 +67,26 @@ pub struct Worker {
     pub upstream: Rc<Upstream>,
     /// Chance, for splits, balancers and back-off.
     pub rng: RefCell<SmallRng>,
+    /// The snapshot as this worker saw it last.
+    seen: RefCell<(Reader, Rc<Seen>)>,
     /// The hosts that requests named last.
     pub hosts: Hosts,
     /// Routes whose servers spoke first, and when that was seen.
     pub speaks_first: RefCell<HashMap<Arc<str>, Instant>>,
     /// The application's ports that requests have arrived for.
     local: RefCell<HashMap<SocketAddr, Arc<Cluster>>>,
+}
+
+/// A snapshot as one worker holds it.
+#[derive(Debug)]
+pub struct Seen(Arc<Snapshot>);
+
+impl std::ops::Deref for Seen {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
 }
 
 /// Runs futures on the worker's own thread: they need not be `Send`.
@@ -103,9 +117,11 @@ impl Worker {
             access_log,
         } = shared;
         let upstream = Upstream::new(identity.clone(), settings.socket_mark);
+        let seen = RefCell::new((config.reader(), Rc::new(Seen(config.load()))));
         Rc::new(Self {
             settings,
             config,
+            seen,
             identity,
             drain,
             recorder: Arc::new(Recorder::new(metrics, access_log)),
@@ -115,6 +131,18 @@ impl Worker {
             speaks_first: RefCell::default(),
             local: RefCell::default(),
         })
+    }
+
+    /// The current snapshot. Whoever holds it is counted by this thread alone: a count that all workers share would be
+    /// the one thing that every request of each changes.
+    #[must_use]
+    pub fn snapshot(&self) -> Rc<Seen> {
+        let (reader, seen) = &mut *self.seen.borrow_mut();
+        let newest = reader.load();
+        if !Arc::ptr_eq(newest, &seen.0) {
+            *seen = Rc::new(Seen(Arc::clone(newest)));
+        }
+        Rc::clone(seen)
     }
 
     /// Tells of what a pick found.
@@ -237,6 +265,8 @@ async fn serve(worker: Rc<Worker>, outbound: Listener, inbound: Listener) {
             loop {
                 tick.tick().await;
                 worker.upstream.sweep();
+                // One that has nothing to do must not keep alive what the others have left.
+                let _newest = worker.snapshot();
             }
         }
     });

@@ -11,7 +11,8 @@ use hyper::service::service_fn;
 use tokio::time::Instant;
 
 use super::choice::Choice;
-use super::{Connection, Target};
+use super::{Connection, gone};
+use crate::config::snapshot::Destination;
 use crate::error::Error;
 use crate::io::Io;
 use crate::record::{self, Direction, RecordedBody};
@@ -59,15 +60,18 @@ async fn respond(
     let worker = &connection.worker;
     // 1 facts
     message::check(&request)?;
-    let snapshot = worker.config.load();
+    // Requests on a kept connection follow the newest configuration.
+    let snapshot = worker.snapshot();
     record.snapshot = snapshot.number;
-    let target = connection.target(&snapshot)?;
+    let destination = snapshot
+        .destination(connection.dialled)
+        .map(|entry| &entry.destination);
     let tunnel = message::wants_tunnel(&request);
     // 2 route
-    let choice = match &target {
-        Target::Route(route) => {
+    let choice = match destination {
+        Some(Destination::Service(route)) => {
             let decision = route::select(route, &Facts::of(&request), &mut *worker.rng.borrow_mut())?;
-            record.route = Some(Arc::clone(route));
+            record.routed(route);
             record.rule = Some(decision.rule_index);
             tracing::debug!(dialled = %connection.dialled, why = %decision, "routed");
             match Choice::of(&decision, &request) {
@@ -75,7 +79,8 @@ async fn respond(
                 Err(own_answer) => return Ok(own_answer.map(|body| ResponseBody::Own(Some(body)))),
             }
         }
-        Target::Workload(workload) => Choice::only(&workload.cluster),
+        Some(Destination::Workload(workload)) => Choice::only(&workload.cluster),
+        other => return Err(gone(other)),
     };
     record.cluster = Some(Arc::clone(choice.cluster));
     // 4 filters

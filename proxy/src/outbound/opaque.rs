@@ -89,7 +89,7 @@ pub async fn serve(
     let recorder = &connection.worker.recorder;
     let mut record = recorder.start(Direction::Outbound, protocol, connection.peer, connection.dialled);
     if let Target::Route(route) = target {
-        record.route = Some(Arc::clone(route));
+        record.routed(route);
     }
     let opened = match opened {
         Some(opened) => Ok(opened),
