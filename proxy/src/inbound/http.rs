@@ -52,7 +52,8 @@ async fn handle(
     let (parts, body) = request.into_parts();
     record.describe(&parts);
     let request = Request::from_parts(parts, body);
-    let answer = respond(&connection, app, request, &mut record).await;
+    // Boxed: a stream's future is moved several times until it has a task of its own, and this part is nearly all of it.
+    let answer = Box::pin(respond(&connection, app, request, &mut record)).await;
     Ok(message::told(answer, record))
 }
 

@@ -47,7 +47,8 @@ async fn handle(
     let (parts, body) = request.into_parts();
     record.describe(&parts);
     let request = Request::from_parts(parts, body);
-    let answer = respond(&connection, app, request, &mut record).await;
+    // Boxed: a stream's future is moved several times until it has a task of its own, and this part is nearly all of it.
+    let answer = Box::pin(respond(&connection, app, request, &mut record)).await;
     Ok(message::told(answer, record))
 }
 
@@ -110,4 +111,19 @@ async fn respond(
     let mut response = tries::finish(worker, answer?, tunnel.as_ref().zip(upgrade), deadline);
     choice.change_response(response.headers_mut());
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<F: Future>(_: impl Fn(Rc<Connection>, App, Request<Incoming>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_a_request_carries_stays_small() {
+        let size = size_of_future(handle);
+        assert!(size <= 1200, "{size} bytes");
+    }
 }

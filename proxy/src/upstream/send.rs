@@ -92,7 +92,8 @@ impl Upstream {
                     let _pending = pending.map_or_else(|| limits::acquire(cluster, Bound::Pending), Ok)?;
                     // Only shared connections are worth waiting for.
                     let opening = wire.is_http2().then(|| lane.opening());
-                    let opened = self.open(&lane, cluster, endpoint, wire).await;
+                    // Boxed, so that requests which find a connection do not carry the room for a handshake.
+                    let opened = Box::pin(self.open(&lane, cluster, endpoint, wire)).await;
                     if let (Err(error), Some(opening)) = (&opened, &opening) {
                         opening.failed(error.clone());
                     }
