@@ -7,8 +7,9 @@
 //! Bytes may be looked at before they are consumed: [`Io::fill`] reads into the prefix, and whoever reads the stream
 //! afterwards gets the prefix first. An idle stream holds no buffer. Nothing here decides how long to wait.
 
+mod scratch;
+
 use std::{
-    cell::Cell,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -22,6 +23,8 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::{client, server};
+
+pub(crate) use scratch::{SCRATCH, with_scratch};
 
 /// A byte stream with bytes that were read ahead.
 #[derive(Debug)]
@@ -85,6 +88,18 @@ impl Io {
             Stream::TlsServer(stream) => stream.get_ref().0.tcp(),
             Stream::TlsClient(stream) => stream.get_ref().0.tcp(),
             Stream::Upgraded(_) | Stream::Memory(_) => None,
+        }
+    }
+
+    /// The socket, when its bytes are the stream's own and none of them was read ahead.
+    pub(crate) fn bare(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            Stream::Tcp(stream) if self.prefix.is_empty() => Some(stream),
+            Stream::Tcp(_)
+            | Stream::TlsServer(_)
+            | Stream::TlsClient(_)
+            | Stream::Upgraded(_)
+            | Stream::Memory(_) => None,
         }
     }
 
@@ -214,24 +229,6 @@ impl AsyncWrite for Io {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(context))
     }
-}
-
-/// As much as one record of TLS holds.
-pub(crate) const SCRATCH: usize = 16 * 1024;
-
-/// Lends the thread's one read buffer. Bytes are read into it and at once written on or copied to where they are
-/// kept, so a connection that waits needs no buffer of its own, however many wait.
-pub(crate) fn with_scratch<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
-    thread_local! {
-        static BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
-    }
-    // Taken out while it is in use: a nested call would get a second one rather than a panic.
-    let mut buffer = BUFFER
-        .take()
-        .unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice());
-    let result = with(&mut buffer);
-    BUFFER.set(Some(buffer));
-    result
 }
 
 #[cfg(test)]
@@ -406,14 +403,5 @@ pub(crate) mod tests {
     #[test]
     fn a_stream_stays_small() {
         assert!(size_of::<Io>() <= 72, "{}", size_of::<Io>());
-    }
-
-    #[test]
-    fn borrowing_the_scratch_buffer_twice_is_no_panic() {
-        with_scratch(|outer| {
-            outer[0] = 1;
-            with_scratch(|inner| inner[0] = 2);
-            assert_eq!(outer[0], 1);
-        });
     }
 }

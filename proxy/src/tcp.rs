@@ -14,6 +14,8 @@
 
 mod clock;
 mod direction;
+mod pace;
+mod pipe;
 
 use std::{
     io,

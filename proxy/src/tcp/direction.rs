@@ -2,6 +2,9 @@
 //!
 //! Polled by [`super::relay`] until it is done; its states are drawn there. It keeps no time and ends no stream but
 //! the one it writes to.
+//!
+//! Small pieces are cheapest when they are read and written again. Once pieces are large they go in few calls: through
+//! a [`Pipe`] where both sides are bare sockets, and in a large buffer where one of them is not.
 
 use std::{
     io,
@@ -11,8 +14,12 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
+use super::{pace::Pace, pipe::Pipe};
 use crate::io::{Io, with_scratch};
 
 #[derive(Default)]
@@ -20,6 +27,9 @@ pub(super) struct Direction {
     pub(super) state: State,
     /// Read, and not taken by the other side yet.
     waiting: BytesMut,
+    /// The same within the kernel; there is one only while there are bytes.
+    pipe: Option<Pipe>,
+    pace: Pace,
     unflushed: bool,
     pub(super) carried: u64,
 }
@@ -41,7 +51,7 @@ pub(super) enum Failure {
 impl Direction {
     /// Whether bytes were read that the other side did not take.
     pub(super) fn is_stuck(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
     }
 
     /// Goes on until it has to wait or is done.
@@ -56,7 +66,12 @@ impl Direction {
             match self.state {
                 State::Copying => {
                     ready!(self.write_waiting(context, to, counter)).map_err(Failure::Write)?;
-                    ready!(self.copy_once(context, from, to, counter))?;
+                    match (from.bare(), to.bare()) {
+                        (Some(from), Some(to)) if self.pace.may_splice() => {
+                            ready!(self.splice_once(context, from, to, counter))?;
+                        }
+                        _ => ready!(self.copy_once(context, from, to, counter))?,
+                    }
                 }
                 State::Closing => {
                     match ready!(Pin::new(&mut *to).poll_shutdown(context)) {
@@ -89,6 +104,45 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
+    /// Lets the kernel carry once what has arrived. Nothing may be waiting outside of the pipe.
+    fn splice_once(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &TcpStream,
+        to: &TcpStream,
+        counter: &AtomicU64,
+    ) -> Poll<Result<(), Failure>> {
+        let mut pipe = match self.pipe.take() {
+            Some(pipe) => pipe,
+            None => {
+                ready!(from.poll_read_ready(context)).map_err(Failure::Read)?;
+                // Out of file descriptors, say: then bytes are copied.
+                let Ok(pipe) = Pipe::borrow() else {
+                    self.pace.never_splice();
+                    return Poll::Ready(Ok(()));
+                };
+                pipe
+            }
+        };
+        if pipe.held() == 0 {
+            match ready!(pipe.fill(context, from)).map_err(Failure::Read)? {
+                0 => self.state = State::Closing,
+                taken => self.pace.saw(taken),
+            }
+        }
+        while pipe.held() > 0 {
+            match pipe.drain(context, to) {
+                Poll::Ready(Ok(taken)) => self.count(taken, counter),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Write(error))),
+                Poll::Pending => {
+                    self.pipe = Some(pipe);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads once and writes what was read as far as the other side takes it. Nothing may be waiting.
     fn copy_once(
         &mut self,
@@ -98,7 +152,7 @@ impl Direction {
         counter: &AtomicU64,
     ) -> Poll<Result<(), Failure>> {
         with_scratch(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let mut buffer = ReadBuf::new(&mut scratch[..self.pace.most()]);
             match Pin::new(from).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Read(error))),
@@ -115,6 +169,7 @@ impl Direction {
             if bytes.is_empty() {
                 self.state = State::Closing;
             }
+            self.pace.saw(bytes.len());
             while !bytes.is_empty() {
                 match write(context, to, bytes) {
                     Poll::Ready(Ok(taken)) => {

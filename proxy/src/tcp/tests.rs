@@ -1,9 +1,11 @@
 //! Relays between ends in memory with paused time, and between sockets where the kernel is what matters.
 
+mod sockets;
+
 use super::*;
 use crate::io::tests::tls_pair;
 use proptest::prelude::*;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
     net::{TcpListener, TcpStream},
@@ -284,7 +286,7 @@ fn a_relay_stays_small_while_it_waits() {
 }
 
 /// Writes `bytes` in pieces of these sizes, then closes; meanwhile reads all there is.
-async fn talk(side: DuplexStream, bytes: Vec<u8>, pieces: Vec<usize>) -> Vec<u8> {
+async fn talk(side: impl AsyncRead + AsyncWrite, bytes: Vec<u8>, pieces: Vec<usize>) -> Vec<u8> {
     let (mut reader, mut writer) = tokio::io::split(side);
     let write = async {
         let (mut rest, mut pieces) = (&bytes[..], pieces.into_iter().cycle());
