@@ -19,11 +19,10 @@ use std::time::{Duration, SystemTime};
 use api::{Invalid, MeshProtocol, SpiffeId, TrustBundle};
 use arc_swap::ArcSwapOption;
 use rustls::{CommonState, HandshakeKind};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::error::Error;
+use crate::io::{Io, TlsStream};
 use crate::metrics::{Handshakes, Metrics};
 use crate::settings::Settings;
 
@@ -106,23 +105,19 @@ impl Identity {
     /// # Errors
     /// [`Error::NoCertificate`] while this proxy holds none that is valid, [`Error::Tls`] when the handshake fails, takes
     /// too long, or the peer is not who is expected.
-    pub async fn connect<IO>(
+    pub async fn connect(
         &self,
-        io: IO,
+        io: Io,
         expected: &SpiffeId,
         endpoint: SocketAddr,
         protocol: MeshProtocol,
-    ) -> Result<client::TlsStream<IO>, Error>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
+    ) -> Result<Box<TlsStream>, Error> {
         let settings = self.usable()?;
         let config = settings.client(expected).map_err(|e| tls_error(endpoint, &e))?;
         let handshake = async {
-            let connector = TlsConnector::from(config);
-            let connector = connector.with_alpn(vec![protocol.alpn().to_vec()]);
-            let stream = connector.connect(tls::session_name(endpoint), io).await?;
-            let (_, connection) = stream.get_ref();
+            let alpn = vec![protocol.alpn().to_vec()];
+            let stream = TlsStream::connect(config, tls::session_name(endpoint), alpn, io).await?;
+            let connection = stream.connection();
             let leaf = peer(connection)?;
             // A resumed session does not pass the verifier again.
             leaf.must_be(expected).map_err(io::Error::other)?;
@@ -133,7 +128,7 @@ impl Identity {
         };
         let done = bounded(handshake).await;
         let counts = &self.shared.metrics.identity.client;
-        count(counts, done.as_ref().ok().map(|s| s.get_ref().1 as &CommonState));
+        count(counts, done.as_ref().ok().map(|stream| stream.connection()));
         done.map_err(|e| io_error(endpoint, e))
     }
 
@@ -142,18 +137,15 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Identity::connect`].
-    pub async fn accept<IO>(
+    pub async fn accept(
         &self,
-        io: IO,
+        io: Io,
         peer_address: SocketAddr,
-    ) -> Result<(server::TlsStream<IO>, Arc<SpiffeId>, MeshProtocol), Error>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
+    ) -> Result<(Box<TlsStream>, Arc<SpiffeId>, MeshProtocol), Error> {
         let settings = self.usable()?;
         let handshake = async {
-            let stream = TlsAcceptor::from(Arc::clone(&settings.server)).accept(io).await?;
-            let (_, connection) = stream.get_ref();
+            let stream = TlsStream::accept(Arc::clone(&settings.server), io).await?;
+            let connection = stream.connection();
             let leaf = peer(connection)?;
             leaf.must_be_of(settings.roots.trust_domain())
                 .map_err(io::Error::other)?;
@@ -163,10 +155,7 @@ impl Identity {
         };
         let done = bounded(handshake).await;
         let counts = &self.shared.metrics.identity.server;
-        count(
-            counts,
-            done.as_ref().ok().map(|(s, ..)| s.get_ref().1 as &CommonState),
-        );
+        count(counts, done.as_ref().ok().map(|(stream, ..)| stream.connection()));
         done.map_err(|e| io_error(peer_address, e))
     }
 

@@ -8,6 +8,7 @@
 //! afterwards gets the prefix first. An idle stream holds no buffer. Nothing here decides how long to wait.
 
 mod scratch;
+mod tls;
 
 use std::{
     io::{self, IoSlice},
@@ -22,9 +23,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{client, server};
 
 pub(crate) use scratch::{SCRATCH, with_scratch};
+pub use tls::TlsStream;
 
 /// A byte stream with bytes that were read ahead.
 #[derive(Debug)]
@@ -38,8 +39,7 @@ pub struct Io {
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
-    TlsServer(Box<server::TlsStream<Io>>),
-    TlsClient(Box<client::TlsStream<Io>>),
+    Tls(Box<TlsStream>),
     /// What an HTTP connection became after an upgrade, if it is not a stream of ours: a stream of HTTP/2.
     Upgraded(Box<TokioIo<Upgraded>>),
     /// Two ends in one process, for tests and for the admin side.
@@ -51,8 +51,7 @@ macro_rules! each {
     ($stream:expr, $it:ident => $call:expr) => {
         match $stream {
             Stream::Tcp($it) => $call,
-            Stream::TlsServer($it) => $call,
-            Stream::TlsClient($it) => $call,
+            Stream::Tls($it) => $call,
             Stream::Upgraded($it) => $call,
             Stream::Memory($it) => $call,
         }
@@ -85,8 +84,7 @@ impl Io {
     pub fn tcp(&self) -> Option<&TcpStream> {
         match &self.stream {
             Stream::Tcp(stream) => Some(stream),
-            Stream::TlsServer(stream) => stream.get_ref().0.tcp(),
-            Stream::TlsClient(stream) => stream.get_ref().0.tcp(),
+            Stream::Tls(stream) => stream.inner().tcp(),
             Stream::Upgraded(_) | Stream::Memory(_) => None,
         }
     }
@@ -95,11 +93,7 @@ impl Io {
     pub(crate) fn bare(&self) -> Option<&TcpStream> {
         match &self.stream {
             Stream::Tcp(stream) if self.prefix.is_empty() => Some(stream),
-            Stream::Tcp(_)
-            | Stream::TlsServer(_)
-            | Stream::TlsClient(_)
-            | Stream::Upgraded(_)
-            | Stream::Memory(_) => None,
+            Stream::Tcp(_) | Stream::Tls(_) | Stream::Upgraded(_) | Stream::Memory(_) => None,
         }
     }
 
@@ -139,17 +133,9 @@ impl From<Stream> for Io {
     }
 }
 
-/// Mutual TLS that this proxy ended.
-impl From<server::TlsStream<Io>> for Io {
-    fn from(stream: server::TlsStream<Io>) -> Self {
-        Stream::TlsServer(Box::new(stream)).into()
-    }
-}
-
-/// Mutual TLS that this proxy began.
-impl From<client::TlsStream<Io>> for Io {
-    fn from(stream: client::TlsStream<Io>) -> Self {
-        Stream::TlsClient(Box::new(stream)).into()
+impl From<Box<TlsStream>> for Io {
+    fn from(stream: Box<TlsStream>) -> Self {
+        Stream::Tls(stream).into()
     }
 }
 
@@ -187,6 +173,8 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        #[cfg(test)]
+        calls::READS.set(calls::READS.get() + 1);
         if self.prefix.is_empty() {
             return each!(&mut self.stream, stream => Pin::new(stream).poll_read(context, buffer));
         }
@@ -207,6 +195,8 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        #[cfg(test)]
+        calls::WRITES.set(calls::WRITES.get() + 1);
         each!(&mut self.stream, stream => Pin::new(stream).poll_write(context, bytes))
     }
 
@@ -231,6 +221,17 @@ impl AsyncWrite for Io {
     }
 }
 
+/// How often the thread read and wrote, at every layer.
+#[cfg(test)]
+pub(crate) mod calls {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(crate) static READS: Cell<u64> = const { Cell::new(0) };
+        pub(crate) static WRITES: Cell<u64> = const { Cell::new(0) };
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -240,15 +241,15 @@ pub(crate) mod tests {
     use rustls_pki_types::ServerName;
     use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     impl Io {
         async fn accept_tls(self, config: Arc<ServerConfig>) -> io::Result<Self> {
-            Ok(TlsAcceptor::from(config).accept(self).await?.into())
+            Ok(TlsStream::accept(config, self).await?.into())
         }
 
         async fn connect_tls(self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
-            Ok(TlsConnector::from(config).connect(name, self).await?.into())
+            let alpn = config.alpn_protocols.clone();
+            Ok(TlsStream::connect(config, name, alpn, self).await?.into())
         }
     }
 

@@ -228,8 +228,8 @@ mod tests {
         let both = |identity: Identity| async move {
             let address = ([10, 0, 0, 1], 80).into();
             let web = testing::id("web");
-            let dial = caller.connect(near, &web, address, api::MeshProtocol::Tcp);
-            tokio::join!(dial, identity.accept(far, address))
+            let dial = caller.connect(near.into(), &web, address, api::MeshProtocol::Tcp);
+            tokio::join!(dial, identity.accept(far.into(), address))
                 .1
                 .map(|(_, peer, _)| peer)
         };

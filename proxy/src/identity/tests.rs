@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
-use tokio_rustls::TlsConnector;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::testing::{Ca, TRUST_DOMAIN, empty, id, identity, install, uri};
 use super::*;
@@ -11,8 +11,8 @@ use super::*;
 const ENDPOINT: &str = "10.0.0.7:8080";
 const CALLER: &str = "10.0.0.9:41000";
 
-type Client = Result<client::TlsStream<DuplexStream>, Error>;
-type Server = Result<(server::TlsStream<DuplexStream>, Arc<SpiffeId>, MeshProtocol), Error>;
+type Client = Result<Box<TlsStream>, Error>;
+type Server = Result<(Box<TlsStream>, Arc<SpiffeId>, MeshProtocol), Error>;
 
 async fn handshake(
     caller: &Identity,
@@ -23,13 +23,13 @@ async fn handshake(
     let (near, far) = duplex(16 * 1024);
     let endpoint = ENDPOINT.parse().expect("an address");
     tokio::join!(
-        caller.connect(near, expected, endpoint, protocol),
-        callee.accept(far, CALLER.parse().expect("an address")),
+        caller.connect(near.into(), expected, endpoint, protocol),
+        callee.accept(far.into(), CALLER.parse().expect("an address")),
     )
 }
 
 /// One byte each way, so that the caller has read what came after the handshake.
-async fn talk(client: &mut client::TlsStream<DuplexStream>, server: &mut server::TlsStream<DuplexStream>) {
+async fn talk(client: &mut TlsStream, server: &mut TlsStream) {
     let mut byte = [0];
     client.write_all(b"?").await.expect("writes");
     client.flush().await.expect("flushes");
@@ -60,7 +60,7 @@ async fn connect_to(server: &tls::Settings, caller: &Identity, expected: &Spiffe
     let acceptor = TlsAcceptor::from(Arc::clone(&server.server));
     let endpoint = ENDPOINT.parse().expect("an address");
     let (client, _) = tokio::join!(
-        caller.connect(near, expected, endpoint, MeshProtocol::Http2),
+        caller.connect(near.into(), expected, endpoint, MeshProtocol::Http2),
         async { acceptor.accept(far).await },
     );
     client
@@ -71,7 +71,7 @@ async fn accept_from(client: ClientConfig, callee: &Identity) -> Server {
     let name = ServerName::try_from("10.0.0.7").expect("a name");
     let (_, server) = tokio::join!(
         async { TlsConnector::from(Arc::new(client)).connect(name, near).await },
-        callee.accept(far, CALLER.parse().expect("an address")),
+        callee.accept(far.into(), CALLER.parse().expect("an address")),
     );
     server
 }
@@ -259,7 +259,7 @@ async fn garbage_instead_of_tls_is_an_error_that_says_so() {
         let (mut near, far) = duplex(1024);
         near.write_all(garbage).await.expect("writes");
         drop(near);
-        let accepted = this.accept(far, CALLER.parse().expect("an address")).await;
+        let accepted = this.accept(far.into(), CALLER.parse().expect("an address")).await;
         let text = reason(accepted);
         assert!(
             text.contains("TLS") && text.contains(CALLER),
@@ -269,7 +269,10 @@ async fn garbage_instead_of_tls_is_an_error_that_says_so() {
         let (mut near, far) = duplex(1024);
         near.write_all(garbage).await.expect("writes");
         let endpoint = ENDPOINT.parse().expect("an address");
-        let connected = async { this.connect(far, &id("web"), endpoint, MeshProtocol::Tcp).await };
+        let connected = async {
+            this.connect(far.into(), &id("web"), endpoint, MeshProtocol::Tcp)
+                .await
+        };
         let (connected, ()) = tokio::join!(connected, async {
             let mut hello = [0; 8];
             near.read_exact(&mut hello).await.expect("a hello comes");
@@ -285,7 +288,7 @@ async fn a_peer_that_says_nothing_is_given_up_after_ten_seconds() {
     let this = ca.identity(&id("reviews"));
     let started = tokio::time::Instant::now();
     let (_near, far) = duplex(1024);
-    let text = reason(this.accept(far, CALLER.parse().expect("an address")).await);
+    let text = reason(this.accept(far.into(), CALLER.parse().expect("an address")).await);
     assert!(text.contains("no handshake within 10s"), "{text}");
     assert_eq!(started.elapsed(), Duration::from_secs(10));
 }
@@ -298,7 +301,7 @@ async fn without_certificate_nothing_is_dialled_or_accepted_until_one_comes() {
         let (near, _far) = duplex(1024);
         let endpoint = ENDPOINT.parse().expect("an address");
         (
-            this.connect(near, &id("reviews"), endpoint, MeshProtocol::Tcp)
+            this.connect(near.into(), &id("reviews"), endpoint, MeshProtocol::Tcp)
                 .await,
             (),
         )
@@ -350,8 +353,8 @@ async fn a_resumed_session_still_shows_who_the_peer_is() {
         let (client, server) = handshake(&web, &reviews, &id("reviews"), MeshProtocol::Http1).await;
         let (mut client, (mut server, peer, _)) = (client.expect("connected"), server.expect("accepted"));
         assert_eq!(*peer, id("web"));
-        assert_eq!(client.get_ref().1.handshake_kind(), Some(expect));
-        assert_eq!(server.get_ref().1.handshake_kind(), Some(expect));
+        assert_eq!(client.connection().handshake_kind(), Some(expect));
+        assert_eq!(server.connection().handshake_kind(), Some(expect));
         talk(&mut client, &mut server).await;
     };
     kind(HandshakeKind::Full).await;

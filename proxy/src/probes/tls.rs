@@ -8,13 +8,12 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::identity::verify::provider;
-use crate::io::Io;
+use crate::io::{Io, TlsStream};
 
 /// TLS over a connection to `host`, whoever answers there.
 pub(super) async fn connect(io: Io, host: &str) -> Result<Io, String> {
     let name = ServerName::try_from(host.to_owned()).map_err(|e| format!("host {host:?}: {e}"))?;
-    let connector = tokio_rustls::TlsConnector::from(config()?);
-    let stream = connector.connect(name, io).await;
+    let stream = TlsStream::connect(config()?, name, Vec::new(), io).await;
     stream.map(Io::from).map_err(|e| format!("TLS: {e}"))
 }
 
