@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-/// What four full records of TLS take, with what encryption adds to them: one call of the system carries that much.
+/// What 64 KiB take inside TLS, with room for what it adds: one call of the system carries that much.
 pub(crate) const SCRATCH: usize = 68 * 1024;
 
 /// Buffers kept for the next call. Calls are nested two or three deep: a relay reads through TLS, which reads.
