@@ -55,7 +55,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     serve_io(worker, Io::from(stream), peer, dialled).await;
 }
 
-/// Serves one connection, wherever its bytes come from.
+/// Serves one connection, wherever its bytes come from. Each way it may take is boxed, so that a connection pays for the
+/// one it takes and not for the largest of all.
 pub async fn serve_io(worker: Rc<Worker>, mut io: Io, peer: SocketAddr, dialled: SocketAddr) {
     let snapshot = worker.config.load();
     let Some(inbound) = snapshot.inbound.clone() else {
@@ -85,23 +86,25 @@ pub async fn serve_io(worker: Rc<Worker>, mut io: Io, peer: SocketAddr, dialled:
     match timeout(silence, sniff::verdict(&mut io)).await {
         Ok(Ok(Some(Detected::Tls))) => match timeout(patience, sniff::client_hello(&mut io)).await {
             Ok(Ok(Some(hello))) if !hello.mesh.is_empty() => mesh(connection, io).await,
-            Ok(Ok(_)) if policy != TlsPolicy::Strict => opaque::serve(&connection, io, None).await,
-            Ok(Ok(_)) => refuse(&connection, io, Detected::Tls).await,
+            Ok(Ok(_)) if policy != TlsPolicy::Strict => Box::pin(opaque::serve(&connection, io, None)).await,
+            Ok(Ok(_)) => Box::pin(refuse(&connection, io, Detected::Tls)).await,
             Ok(Err(_)) | Err(_) => {}
         },
-        Ok(Ok(Some(verdict))) if policy == TlsPolicy::Strict => refuse(&connection, io, verdict).await,
+        Ok(Ok(Some(verdict))) if policy == TlsPolicy::Strict => {
+            Box::pin(refuse(&connection, io, verdict)).await
+        }
         Ok(Ok(Some(verdict))) => plaintext(connection, io, verdict, protocol).await,
         Ok(Ok(None) | Err(_)) => drop(connection.detected().closed.inc()),
-        Err(_) if policy == TlsPolicy::Strict => refuse(&connection, io, Detected::Opaque).await,
+        Err(_) if policy == TlsPolicy::Strict => Box::pin(refuse(&connection, io, Detected::Opaque)).await,
         Err(_) if is_http => drop(connection.detected().closed.inc()),
-        Err(_) => silent(&mut connection, io, protocol).await,
+        Err(_) => Box::pin(silent(&mut connection, io, protocol)).await,
     }
 }
 
 /// A mesh peer: its identity is verified before anything else is read from it.
 async fn mesh(mut connection: Connection, io: Io) {
     connection.detected().mesh.inc();
-    let accepted = connection.worker.identity.accept(io, connection.peer).await;
+    let accepted = Box::pin(connection.worker.identity.accept(io, connection.peer)).await;
     let (tls, identity, protocol) = match accepted {
         Ok(accepted) => accepted,
         Err(error) => {
@@ -114,10 +117,12 @@ async fn mesh(mut connection: Connection, io: Io) {
     connection.identity = Some(identity);
     let io = Io::from(tls);
     match protocol {
-        MeshProtocol::Tcp => opaque::serve(&connection, io, None).await,
-        MeshProtocol::Http1 => http::serve_http1(Rc::new(connection), io).await,
-        MeshProtocol::Http2 => http::serve_http2(Rc::new(connection), io, App::Http2).await,
-        MeshProtocol::Http1OverHttp2 => http::serve_http2(Rc::new(connection), io, App::Http1).await,
+        MeshProtocol::Tcp => Box::pin(opaque::serve(&connection, io, None)).await,
+        MeshProtocol::Http1 => Box::pin(http::serve_http1(Rc::new(connection), io)).await,
+        MeshProtocol::Http2 => Box::pin(http::serve_http2(Rc::new(connection), io, App::Http2)).await,
+        MeshProtocol::Http1OverHttp2 => {
+            Box::pin(http::serve_http2(Rc::new(connection), io, App::Http1)).await
+        }
     }
 }
 
@@ -133,10 +138,10 @@ async fn plaintext(connection: Connection, io: Io, verdict: Detected, protocol: 
     }
     .inc();
     match verdict {
-        Detected::Http1 if !opaque => http::serve_http1(Rc::new(connection), io).await,
-        Detected::Http2 if !opaque => http::serve_http2(Rc::new(connection), io, App::Http2).await,
+        Detected::Http1 if !opaque => Box::pin(http::serve_http1(Rc::new(connection), io)).await,
+        Detected::Http2 if !opaque => Box::pin(http::serve_http2(Rc::new(connection), io, App::Http2)).await,
         Detected::Http1 | Detected::Http2 | Detected::Tls | Detected::Opaque | Detected::NeedMore => {
-            opaque::serve(&connection, io, None).await;
+            Box::pin(opaque::serve(&connection, io, None)).await;
         }
     }
 }

@@ -76,7 +76,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 
 /// Serves one connection, wherever its bytes come from.
 pub async fn serve_io(worker: Rc<Worker>, io: Io, peer: SocketAddr, dialled: SocketAddr) {
-    let found = lookup(&worker, dialled).await;
+    let found = Box::pin(lookup(&worker, dialled)).await;
     let (destination, held) = match found {
         Ok(found) => found,
         Err(Error::DiscoveryTimeout { .. })
@@ -92,7 +92,7 @@ pub async fn serve_io(worker: Rc<Worker>, io: Io, peer: SocketAddr, dialled: Soc
                 dialled,
                 _held: None,
             });
-            return sniff::refuse(&connection, io, error).await;
+            return Box::pin(sniff::refuse(&connection, io, error)).await;
         }
     };
     let connection = Rc::new(Connection {
@@ -102,8 +102,10 @@ pub async fn serve_io(worker: Rc<Worker>, io: Io, peer: SocketAddr, dialled: Soc
         _held: held,
     });
     match destination {
-        Destination::Passthrough => opaque::passthrough(&connection, io).await,
-        Destination::Refuse(reason) => sniff::refuse(&connection, io, Error::Refused { reason }).await,
+        Destination::Passthrough => Box::pin(opaque::passthrough(&connection, io)).await,
+        Destination::Refuse(reason) => {
+            Box::pin(sniff::refuse(&connection, io, Error::Refused { reason })).await
+        }
         Destination::Service(route) => serve_target(connection, io, Target::Route(route)).await,
         Destination::Workload(workload) => serve_target(connection, io, Target::Workload(workload)).await,
     }
@@ -121,12 +123,14 @@ async fn lookup(worker: &Worker, dialled: SocketAddr) -> Result<(Destination, Op
     Ok((entry.destination.clone(), Some(entry.usage.hold())))
 }
 
+/// Each way is boxed, so that a connection pays for the one it takes and not for the largest of all.
 async fn serve_target(connection: Rc<Connection>, io: Io, target: Target) {
-    match sniff::spoken(&connection, io, &target).await {
-        Ok(Spoken::Http1(io)) => http::serve_http1(connection, io).await,
-        Ok(Spoken::Http2(io)) => http::serve_http2(connection, io).await,
+    let spoken = Box::pin(sniff::spoken(&connection, io, &target)).await;
+    match spoken {
+        Ok(Spoken::Http1(io)) => Box::pin(http::serve_http1(connection, io)).await,
+        Ok(Spoken::Http2(io)) => Box::pin(http::serve_http2(connection, io)).await,
         Ok(Spoken::Opaque { io, sni, upstream }) => {
-            opaque::serve(&connection, io, &target, sni, upstream).await
+            Box::pin(opaque::serve(&connection, io, &target, sni, upstream)).await
         }
         Ok(Spoken::Nothing) => {}
         Err(error) => {

@@ -23,7 +23,8 @@ pub async fn serve(connection: &Connection, io: Io, application: Option<Io>) {
     record.inbound = Some(Arc::clone(&connection.metrics));
     let application = match application {
         Some(application) => Ok(application),
-        None => local::dial(connection).await.map(Io::from),
+        // Boxed, for it is over long before the relay is.
+        None => Box::pin(local::dial(connection)).await.map(Io::from),
     };
     match application {
         // How long a stream may be idle is the caller's to say; both proxies and the application notice its end.

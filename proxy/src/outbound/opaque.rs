@@ -93,7 +93,8 @@ pub async fn serve(
     }
     let opened = match opened {
         Some(opened) => Ok(opened),
-        None => open(connection, target, sni.as_deref()).await,
+        // Boxed, for connecting takes more room than relaying and is over long before.
+        None => Box::pin(open(connection, target, sni.as_deref())).await,
     };
     if let Some(name) = &sni {
         record.named(name);
@@ -134,7 +135,7 @@ pub async fn passthrough(connection: &Rc<Connection>, io: Io) {
         connection.peer,
         connection.dialled,
     );
-    let dialling = connection.worker.upstream.dial(connection.dialled, None);
+    let dialling = Box::pin(connection.worker.upstream.dial(connection.dialled, None));
     let dialled = tokio::time::timeout(api::limits::CONNECT_TIMEOUT, dialling)
         .await
         .unwrap_or(Err(Error::ConnectTimeout {
