@@ -9,6 +9,8 @@
 
 mod scratch;
 mod tls;
+#[cfg(test)]
+mod weight;
 
 use std::{
     io::{self, IoSlice},

@@ -25,7 +25,7 @@ pub(crate) fn inbound(policy: TlsPolicy) -> Arc<Inbound> {
     })
 }
 
-fn takes(policy: TlsPolicy) -> Snapshot {
+pub(crate) fn takes(policy: TlsPolicy) -> Snapshot {
     Snapshot {
         inbound: Some(inbound(policy)),
         ..Snapshot::default()
