@@ -1,7 +1,7 @@
 # The one entry for everything that is done with this tree, by people and by CI. `make` lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test charts lint fmt fuzz bench demo images e2e node ci
+.PHONY: help setup build test charts lint fmt fuzz bench instructions demo images e2e node ci
 SHELL := /bin/sh
 
 # nft, iptables and ip stand in /usr/sbin on many systems.
@@ -66,6 +66,12 @@ fuzz: setup ## Fuzz each target for FUZZ_SECONDS (30)
 
 bench: setup ## Measure what the pure decisions cost; BENCH=--test only runs each once
 	$(CARGO) bench -p bench --bench decisions -- $(BENCH)
+
+# Built as the demo's programs are, so that nothing is compiled twice.
+instructions: ## Count instructions under valgrind, compare with bench/instructions.json; UPDATE=1 accepts, CASES=name
+	@sh scripts/setup.sh instructions
+	$(build-static) -p bench --bin hauberk-instructions
+	$(static)/hauberk-instructions $(if $(UPDATE),--update,--check) $(CASES)
 
 demo: setup ## Tell the story of README.md on this machine; KEEP=1 leaves it running
 	$(build-static)

@@ -2,10 +2,10 @@
 # Looks for what the build and the lab need beside Rust. As root with apt it installs what is missing; otherwise it says
 # in one line what is missing and which command brings it. `make setup` calls it; nothing but packages is touched.
 #
-#   sh scripts/setup.sh [images] [node]
+#   sh scripts/setup.sh [images] [instructions] [node]
 #
-# `images` adds what container images are put together with, `node` what a Kubernetes node runs beside Kubernetes itself
-# (scripts/kubernetes.sh builds that).
+# `images` adds what container images are put together with, `instructions` what counts instructions, `node` what a
+# Kubernetes node runs beside Kubernetes itself (scripts/kubernetes.sh builds that).
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 
@@ -26,6 +26,10 @@ for more in "$@"; do
 strip:binutils
 xtables-nft-multi:iptables
 " ;;
+    instructions) needed="$needed
+valgrind:valgrind
+setarch:util-linux
+" ;;
     node)
         if [ "$(id -u)" != 0 ]; then
             echo "setup: a Kubernetes node needs root; remedy: sudo --preserve-env=PATH,HOME make e2e," \
@@ -43,7 +47,7 @@ dnsmasq:dnsmasq-base
 "
         ;;
     *)
-        echo "setup: there is no $more; there are images and node" >&2
+        echo "setup: there is no $more; there are images, instructions and node" >&2
         exit 1
         ;;
     esac

@@ -31,17 +31,29 @@ pub fn cluster(endpoints: u16, balancer: api::Balancer) -> Arc<Cluster> {
 
 fn endpoint(i: u16) -> Endpoint {
     let [high, low] = i.to_be_bytes();
-    let spec = api::Endpoint {
-        address: SocketAddr::from((Ipv4Addr::new(10, 0, high, low), 8080)),
+    Endpoint {
+        spec: outside(SocketAddr::from((Ipv4Addr::new(10, 0, high, low), 8080))),
+        live: Arc::new(EndpointLive::new()),
+    }
+}
+
+/// An endpoint outside the mesh.
+fn outside(address: SocketAddr) -> api::Endpoint {
+    api::Endpoint {
+        address,
         weight: 1,
         identity: None,
         labels: std::collections::BTreeMap::new(),
         zone: String::new(),
         pod: String::new(),
-    };
-    Endpoint {
-        spec,
-        live: Arc::new(EndpointLive::new()),
+    }
+}
+
+/// Endpoints outside the mesh.
+#[must_use]
+pub fn endpoints(addresses: &[SocketAddr]) -> api::Endpoints {
+    api::Endpoints {
+        endpoints: addresses.iter().copied().map(outside).collect(),
     }
 }
 
@@ -70,16 +82,24 @@ pub fn route(rules: usize) -> Route {
 
 fn rule(i: usize) -> HttpRule {
     let uri = Some(StringMatch::Exact(format!("/{i}")));
-    let split = Split::to("reviews.shop.svc.cluster.local:80");
     HttpRule {
-        name: String::new(),
-        source: None,
         matches: vec![HttpMatch {
             uri,
             ..HttpMatch::default()
         }],
+        ..forward("reviews.shop.svc.cluster.local:80")
+    }
+}
+
+/// A rule that sends every request to one cluster.
+#[must_use]
+pub fn forward(cluster: &str) -> HttpRule {
+    HttpRule {
+        name: String::new(),
+        source: None,
+        matches: Vec::new(),
         action: Action::Forward(Box::new(Forward {
-            split,
+            split: Split::to(cluster),
             timeout: None,
             retry: Retry::default(),
             rewrite: None,

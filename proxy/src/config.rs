@@ -5,6 +5,8 @@
 
 mod backoff;
 mod client;
+#[doc(hidden)]
+pub mod direct;
 pub mod operator;
 pub mod snapshot;
 mod store;

@@ -46,5 +46,8 @@ pub mod error;
 pub mod probes;
 pub mod wait;
 
+/// What the proxy's process allocates with; one choice for the program and for the benches that stand for it.
+pub use mimalloc::MiMalloc as Allocator;
+
 #[cfg(test)]
 pub(crate) mod testing;

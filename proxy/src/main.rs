@@ -17,7 +17,7 @@ use proxy::{identity, interception, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: proxy::Allocator = proxy::Allocator;
 
 fn main() -> ExitCode {
     let done = Cli::read().and_then(|cli| match cli.command {
