@@ -1,5 +1,6 @@
 //! The outbound path from the application's first byte to the endpoint's last, over in-memory streams and the loopback.
 
+mod allocations;
 mod answers;
 mod endings;
 mod heads;
