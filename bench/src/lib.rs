@@ -11,6 +11,7 @@ use api::{
 use proxy::balancer::Weights;
 use proxy::config::snapshot::{Cluster, Endpoint, Route};
 use proxy::live::{ClusterLive, EndpointLive};
+use proxy::route::Index;
 
 /// A cluster of `endpoints` endpoints.
 #[must_use]
@@ -75,6 +76,7 @@ pub fn route(rules: usize) -> Route {
         name: name.name.into(),
         version,
         http: vec![vec![cluster]; rules],
+        index: Index::of(&spec.http),
         spec: Arc::new(spec),
         tcp: Vec::new(),
     }

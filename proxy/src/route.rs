@@ -22,7 +22,9 @@ use rand::{Rng, RngExt};
 use crate::config::snapshot::{Cluster, Route};
 use crate::error::Error;
 use crate::message;
+use index::Entry;
 
+mod index;
 mod matching;
 mod redirect;
 mod rewrite;
@@ -31,6 +33,7 @@ mod tcp;
 pub(crate) mod testing;
 mod why;
 
+pub use index::Index;
 pub use redirect::location;
 pub use rewrite::rewritten;
 pub use tcp::{TcpDecision, select_tcp};
@@ -132,19 +135,47 @@ pub fn select<'r>(route: &'r Route, facts: &Facts<'_>, rng: &mut impl Rng) -> Re
     })
 }
 
-/// Looks at the rules one after the other. An index over exact paths and prefixes, made when a route activates, would
-/// narrow down here which rules are worth a look; it must leave this function's answer the same.
+/// Where a route has many matches, its index says which are worth a look; otherwise they are looked at one after the
+/// other. The answer is the same.
 fn first_match<'r>(
     route: &'r Route,
     facts: &Facts<'_>,
 ) -> Option<(usize, &'r HttpRule, Option<&'r HttpMatch>)> {
-    route.spec.http.iter().enumerate().find_map(|(index, rule)| {
+    match &route.index {
+        Some(index) => indexed(index, &route.spec.http, facts),
+        None => one_by_one(&route.spec.http, facts),
+    }
+}
+
+fn one_by_one<'r>(
+    rules: &'r [HttpRule],
+    facts: &Facts<'_>,
+) -> Option<(usize, &'r HttpRule, Option<&'r HttpMatch>)> {
+    rules.iter().enumerate().find_map(|(index, rule)| {
         if rule.matches.is_empty() {
             return Some((index, rule, None));
         }
         let matched = rule.matches.iter().find(|m| matching::holds(m, facts))?;
         Some((index, rule, Some(matched)))
     })
+}
+
+fn indexed<'r>(
+    index: &Index,
+    rules: &'r [HttpRule],
+    facts: &Facts<'_>,
+) -> Option<(usize, &'r HttpRule, Option<&'r HttpMatch>)> {
+    let of = |Entry { rule, matched }| {
+        let index = rule as usize;
+        let rule = &rules[index];
+        (
+            index,
+            rule,
+            matched.map(|matched| &rule.matches[matched as usize]),
+        )
+    };
+    let holds = |entry| of(entry).2.is_none_or(|wanted| matching::holds(wanted, facts));
+    index.first(facts, holds).map(of)
 }
 
 /// Lets chance decide between the clusters of a split, where there is a choice.

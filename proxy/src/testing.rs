@@ -123,6 +123,7 @@ pub(crate) fn route(
         }),
         http,
         tcp,
+        index: None,
     };
     destination(Destination::Service(Arc::new(route)))
 }

@@ -11,6 +11,7 @@ use api::{Action, Split, Version};
 use crate::config::usage::Usage;
 use crate::live::{ClusterLive, EndpointLive};
 use crate::metrics::InboundPorts;
+use crate::route::Index;
 
 /// The active configuration.
 #[derive(Debug, Default)]
@@ -62,6 +63,8 @@ pub struct Route {
     pub http: Vec<Vec<Arc<Cluster>>>,
     /// For each TCP rule, the clusters of its split in order.
     pub tcp: Vec<Vec<Arc<Cluster>>>,
+    /// `Index::of(&spec.http)`: which HTTP rules are worth a look, where there are many.
+    pub index: Option<Arc<Index>>,
 }
 
 /// One pod, dialled by its own address: a cluster of one endpoint.

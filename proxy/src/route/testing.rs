@@ -7,6 +7,7 @@ use api::{Action, Forward, HeaderChanges, HttpMatch, HttpRule, Retry, Split, Tcp
 use crate::balancer::Weights;
 use crate::config::snapshot::{Cluster, Route};
 use crate::live::ClusterLive;
+use crate::route::Index;
 
 fn split(clusters: &[(&str, u32)]) -> Split {
     let share = |(cluster, weight): &(&str, u32)| WeightedCluster {
@@ -77,6 +78,7 @@ pub(crate) fn route(http: Vec<HttpRule>, tcp: Vec<TcpRule>) -> Route {
             })
             .collect(),
         tcp: tcp.iter().map(|rule| clusters(&rule.split)).collect(),
+        index: Index::of(&http),
         spec: Arc::new(api::Route {
             host: "reviews.shop".to_owned(),
             port: 80,

@@ -9,6 +9,8 @@ use rand::rngs::SmallRng;
 use super::testing::{acting, route, rule};
 use super::*;
 
+mod index;
+
 /// A request, with the parts of [`Facts`] owned.
 #[derive(Debug, Clone)]
 struct Request {

@@ -19,6 +19,7 @@ use crate::config::snapshot::{Cluster, Destination, Endpoint, Entry, Route, Snap
 use crate::config::usage::Usage;
 use crate::live::{ClusterLive, EndpointLive};
 use crate::metrics::InboundPorts;
+use crate::route::Index;
 
 /// The parts of the next snapshot.
 #[derive(Debug, Default)]
@@ -252,12 +253,18 @@ impl Built {
         }) {
             return;
         }
+        // The same rules have the same index, however often their clusters change.
+        let index = match old {
+            Some(old) if Arc::ptr_eq(&old.spec, spec) => old.index.clone(),
+            _ => Index::of(&spec.http),
+        };
         let route = Route {
             name: old.map_or_else(|| name.into(), |old| Arc::clone(&old.name)),
             version: active.version,
             spec: Arc::clone(spec),
             http,
             tcp,
+            index,
         };
         self.routes.insert(name.to_owned(), Arc::new(route));
         self.dirty = true;
