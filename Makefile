@@ -1,7 +1,7 @@
 # The one entry for everything that is done with this tree, by people and by CI. `make` lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test charts lint fmt fuzz bench instructions demo images e2e node ci
+.PHONY: help setup build test charts lint fmt fuzz bench bench-decisions instructions demo images e2e node ci
 SHELL := /bin/sh
 
 # nft, iptables and ip stand in /usr/sbin on many systems.
@@ -64,7 +64,12 @@ fmt: ## Format the code
 fuzz: setup ## Fuzz each target for FUZZ_SECONDS (30)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO=$(CARGO) sh scripts/fuzz.sh
 
-bench: setup ## Measure what the pure decisions cost; BENCH=--test only runs each once
+bench: setup ## Measure Hauberk beside its peers, as root; BENCH="http1 idle" for some, BENCH=--list names them
+	$(build-static) -p bench --bin hauberk-bench --bin hauberk-floor
+	peers=$$(sh scripts/bench-peers.sh) && HAUBERK_BENCH_PEERS=$$peers \
+		$(static)/hauberk-bench --output $(target)/bench $(BENCH)
+
+bench-decisions: setup ## Measure what the pure decisions cost; BENCH=--test only runs each once
 	$(CARGO) bench -p bench --bench decisions -- $(BENCH)
 
 # Built as the demo's programs are, so that nothing is compiled twice.

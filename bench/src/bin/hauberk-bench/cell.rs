@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde::Serialize;
 use tests::lab::{Process, Signal};
 
 use crate::peer::Peer;
 use crate::place::Way;
-use crate::statistics::percentile;
+use crate::statistics::{Spread, percentile, ratio};
+use crate::work::Outcome;
 use crate::{Options, cpu};
 
 /// What one round found.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Sample {
     /// CPU time of one proxy per request, in microseconds.
     pub(crate) cpu_us: Option<f64>,
@@ -23,20 +25,54 @@ pub(crate) struct Sample {
     pub(crate) p999_us: Option<f64>,
     /// The largest proxy's memory, in MiB.
     pub(crate) rss_mib: Option<f64>,
+    /// How much memory one more connection or destination took, in KiB.
+    pub(crate) kib_each: Option<f64>,
     pub(crate) requests: u64,
     pub(crate) failed: u64,
 }
 
 /// A peer's samples in the order of the rounds; none when it cannot do this.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Cell {
     pub(crate) peer: Peer,
     pub(crate) samples: Vec<Sample>,
 }
 
 impl Cell {
-    pub(crate) fn values(&self, of: impl Fn(&Sample) -> Option<f64>) -> Vec<Option<f64>> {
+    pub(crate) fn empty(peer: Peer) -> Cell {
+        Cell {
+            peer,
+            samples: Vec::new(),
+        }
+    }
+
+    pub(crate) fn values(&self, of: fn(&Sample) -> Option<f64>) -> Vec<Option<f64>> {
         self.samples.iter().map(of).collect()
+    }
+
+    pub(crate) fn spread(&self, of: fn(&Sample) -> Option<f64>) -> Option<Spread> {
+        Spread::of(self.values(of).into_iter().flatten())
+    }
+}
+
+/// One case of a scenario: the same for every peer.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) label: String,
+    pub(crate) cells: Vec<Cell>,
+}
+
+impl Row {
+    /// What was found for `peer`, if it took part.
+    pub(crate) fn cell(&self, peer: Peer) -> Option<&Cell> {
+        self.cells
+            .iter()
+            .find(|cell| cell.peer == peer && !cell.samples.is_empty())
+    }
+
+    /// How one peer compares to another, round by round.
+    pub(crate) fn ratio(&self, one: Peer, other: Peer, of: fn(&Sample) -> Option<f64>) -> Option<Spread> {
+        ratio(&self.cell(one)?.values(of), &self.cell(other)?.values(of))
     }
 }
 
@@ -57,8 +93,14 @@ impl<'a> Meter<'a> {
         })
     }
 
-    /// Ends the measurement: `requests` went well in it, and took as long as `latencies` (sorted, microseconds) say.
-    pub(crate) fn stop(&self, requests: u64, failed: u64, latencies: &[u64]) -> anyhow::Result<Sample> {
+    /// Ends the measurement, in which there was this outcome.
+    pub(crate) fn stop(&self, outcome: &Outcome) -> anyhow::Result<Sample> {
+        let Outcome {
+            succeeded: requests,
+            failed,
+            latencies,
+        } = outcome;
+        let (requests, failed) = (*requests, *failed);
         let elapsed = self.begun.elapsed();
         let spent = total(self.proxies)?.saturating_sub(self.before);
         if requests == 0 {
@@ -76,6 +118,7 @@ impl<'a> Meter<'a> {
             p99_us: at(0.99),
             p999_us: at(0.999),
             rss_mib: rss_mib(self.proxies)?,
+            kib_each: None,
             requests,
             failed,
         })
@@ -89,7 +132,7 @@ fn total(proxies: &[Arc<Process>]) -> anyhow::Result<Duration> {
         .sum()
 }
 
-fn rss_mib(proxies: &[Arc<Process>]) -> anyhow::Result<Option<f64>> {
+pub(crate) fn rss_mib(proxies: &[Arc<Process>]) -> anyhow::Result<Option<f64>> {
     let mut most = None;
     for proxy in proxies {
         most = most.max(Some(proxy.rss()?));

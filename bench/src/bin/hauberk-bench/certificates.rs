@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 
 /// The name that peers ask each other for.
@@ -16,11 +17,14 @@ pub(crate) fn write(folder: &Path) -> anyhow::Result<()> {
     let root_key = KeyPair::generate()?;
     let mut root = CertificateParams::new(Vec::new())?;
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL takes a certificate for its own issuer's when both have one name.
+    root.distinguished_name.push(DnType::CommonName, "bench root");
     root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let root_certificate = root.self_signed(&root_key)?;
     let issuer = Issuer::new(root, root_key);
     let key = KeyPair::generate()?;
     let mut leaf = CertificateParams::new(vec![NAME.to_owned()])?;
+    leaf.distinguished_name.push(DnType::CommonName, NAME);
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![
         ExtendedKeyUsagePurpose::ServerAuth,

@@ -7,34 +7,21 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use ::tests::lab::Pod;
 use anyhow::{Context, bail};
-use tests::lab::Pod;
+
+use crate::work::{Outcome, Requests};
 
 /// How much longer than it was told to h2load may take.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// What is to be sent.
+/// What is to be sent, and where.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) url: String,
-    pub(crate) http1: bool,
-    pub(crate) connections: u32,
-    /// Requests under way on one connection.
-    pub(crate) streams: u32,
-    /// Requests a second on each connection; as many as it takes when not set.
-    pub(crate) rate: Option<f64>,
-    /// The file whose content is sent with each request.
-    pub(crate) body: Option<std::path::PathBuf>,
     pub(crate) authority: String,
-}
-
-/// What became of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Outcome {
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-    /// How long each request took, in microseconds, sorted.
-    pub(crate) latencies: Vec<u64>,
+    pub(crate) http1: bool,
+    pub(crate) requests: Requests,
 }
 
 /// Sends `load` from `pod` for `time`; `log` is overwritten.
@@ -43,16 +30,16 @@ pub(crate) async fn run(pod: &Pod, load: &Load, time: Duration, log: &Path) -> a
     command
         .arg(format!("--duration={}ms", time.as_millis()))
         .arg(format!("--log-file={}", log.display()))
-        .arg(format!("--clients={}", load.connections))
-        .arg(format!("--max-concurrent-streams={}", load.streams))
+        .arg(format!("--clients={}", load.requests.connections))
+        .arg(format!("--max-concurrent-streams={}", load.requests.streams))
         .arg(format!("--header=:authority: {}", load.authority));
     if load.http1 {
         command.arg("--h1");
     }
-    if let Some(rate) = load.rate {
+    if let Some(rate) = load.requests.rate {
         command.arg(format!("--rps={rate}"));
     }
-    if let Some(body) = &load.body {
+    if let Some(body) = &load.requests.body {
         command.arg(format!("--data={}", body.display()));
     }
     command.arg(&load.url);

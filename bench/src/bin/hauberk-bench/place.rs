@@ -3,19 +3,22 @@
 //! Every peer stands where Hauberk stands: in the pod of the client, and for mutual TLS in the pod of the application
 //! too, behind the same redirect. So the kernel does the same work for all of them.
 
+mod bring;
+mod objects;
+
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use tests::lab::{
-    self, App, Binary, Lab, Pod, PortSpec, Privileges, Process, ServiceSpec, Workload, eventually,
-};
+use anyhow::{Context, bail, ensure};
+use tests::lab::{self, Binary, Lab, Pod, PodSpec, Privileges, Process, eventually};
 
-use crate::peer::{Peer, Protocol, Shape};
+use crate::peer::{Leg, Peer, Programs, Protocol, Shape};
 use crate::{certificates, cpu};
+pub(crate) use objects::{Extra, destination_rule, features, not_ready, service, virtual_service};
 
 /// The user of all proxies, which the redirect leaves alone.
 const PROXY_UID: &str = "1337";
@@ -23,20 +26,29 @@ const OUTBOUND: u16 = 15_001;
 const INBOUND: u16 = 15_006;
 const READY_WITHIN: Duration = Duration::from_secs(15);
 
+/// Ports of the backend.
+pub(crate) const HTTP1: u16 = 8080;
+pub(crate) const HTTP2: u16 = 8081;
+pub(crate) const ECHO: u16 = 9000;
+pub(crate) const SOURCE: u16 = 9001;
+
 /// An application without a proxy beside it.
-const PLAIN: &str = "plain";
+pub(crate) const PLAIN: &str = "plain";
 /// An application with a proxy beside it; HTTP/1.1 becomes HTTP/2 between the proxies, as it does by default.
 const MESHED: &str = "meshed";
 /// The same, with HTTP/1.1 kept between the proxies.
 const MESHED_HTTP1: &str = "meshed-http1";
-const CLIENT: &str = "web";
+/// The client in front of Hauberk.
+pub(crate) const CLIENT: &str = "web";
+/// The same, with an access log.
+pub(crate) const LOGGING_CLIENT: &str = "web-logging";
 
 /// The pods, and what runs in all scenarios.
 #[derive(Debug)]
 pub(crate) struct Place {
     // Dropped first to last: programs before the lab.
-    _backends: Vec<Process>,
-    floor: PathBuf,
+    backends: Vec<Process>,
+    programs: Programs,
     certificates: PathBuf,
     lab: Lab,
 }
@@ -48,57 +60,93 @@ pub(crate) struct Way {
     pub(crate) target: SocketAddr,
     pub(crate) authority: String,
     pub(crate) proxies: Vec<Arc<Process>>,
+    /// Processes that only this way needs.
+    own: Vec<Arc<Process>>,
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.own.iter().for_each(|process| process.kill());
+    }
+}
+
+impl Way {
+    /// How the logs of its proxies end.
+    pub(crate) fn last_words(&self) -> String {
+        self.proxies
+            .iter()
+            .map(|proxy| format!("the log of {} ends:\n{}\n", proxy.name(), proxy.log_tail(5)))
+            .collect()
+    }
 }
 
 impl Place {
-    pub(crate) async fn open(peers: &[Peer]) -> anyhow::Result<Place> {
+    /// Opens the lab with pods for all peers that are here.
+    pub(crate) async fn open(brought: Option<&Path>) -> anyhow::Result<Place> {
         if lab::privileges()? != Privileges::Root {
             bail!("the bench needs root: it runs all proxies under a user of their own");
         }
-        let floor = lab::reachable(&beside("hauberk-floor")?, "hauberk-floor")?;
+        let programs = bring::programs(brought)?;
+        let peers: Vec<Peer> = [Peer::Direct, Peer::Floor]
+            .into_iter()
+            .chain(Peer::foreign().into_iter().filter(|peer| programs.has(*peer)))
+            .collect();
         let mut builder = Lab::builder()
-            .proxy_env("HAUBERK_ACCESS_LOG", "off")
             .proxy_env("HAUBERK_LOG", "warn")
+            .proxy_env("HAUBERK_ACCESS_LOG", "off")
             .client(CLIENT)
-            .service(app(PLAIN, false))
-            .service(app(MESHED, true))
-            .service(app(MESHED_HTTP1, true))
-            .manifest("features", &features());
-        for peer in peers {
-            if *peer != Peer::Hauberk {
-                builder = builder
-                    .outsider(&format!("{}-client", peer.name()))
-                    .outsider(&format!("{}-app", peer.name()));
-            }
+            .pod(PodSpec::new(LOGGING_CLIENT).proxy_env("HAUBERK_ACCESS_LOG", "json"))
+            .service(objects::app(PLAIN, false))
+            .service(objects::app(MESHED, true))
+            .service(objects::app(MESHED_HTTP1, true))
+            .manifest("features", &objects::features(PLAIN, ""))
+            .manifest("features-meshed", &objects::features(MESHED, ""))
+            .manifest(
+                "features-meshed-http1",
+                &objects::features(MESHED_HTTP1, "http: {h2UpgradePolicy: DO_NOT_UPGRADE}"),
+            );
+        for peer in &peers {
+            builder = builder
+                .outsider(&format!("{}-client", peer.name()))
+                .outsider(&format!("{}-app", peer.name()));
         }
         let lab = builder.start().await?;
         let certificates = lab.dir().join("certificates");
         certificates::write(&certificates)?;
         let mut place = Place {
-            _backends: Vec::new(),
-            floor,
+            backends: Vec::new(),
+            programs,
             certificates,
             lab,
         };
+        place.furnish(&peers).await?;
+        Ok(place)
+    }
+
+    /// Redirects and backends.
+    async fn furnish(&mut self, peers: &[Peer]) -> anyhow::Result<()> {
         let mut pods: Vec<Pod> = [PLAIN, MESHED, MESHED_HTTP1]
-            .map(|service| place.lab.pod(&format!("{service}-v1-0")))
+            .map(|service| self.lab.pod(&format!("{service}-v1-0")))
             .into();
         for peer in peers {
-            if *peer == Peer::Hauberk {
-                continue;
-            }
-            let [client, app] = ["client", "app"].map(|role| place.pod(*peer, role));
+            let [client, app] = ["client", "app"].map(|role| self.pod(*peer, role));
             if *peer != Peer::Direct {
                 redirect(&client).await?;
                 redirect(&app).await?;
             }
+            many_connections(&client).await;
             pods.push(app);
         }
+        many_connections(&self.lab.pod(CLIENT)).await;
         for pod in pods {
-            let backend = place.backend(&pod).await?;
-            place._backends.push(backend);
+            many_connections(&pod).await;
+            let mut command = Command::new(&self.programs.floor);
+            command.arg("backend");
+            let process = pod.spawn("backend", command).await?;
+            listening(&pod, &process, SOURCE).await?;
+            self.backends.push(process);
         }
-        Ok(place)
+        Ok(())
     }
 
     /// Where a measurement may leave a file.
@@ -106,36 +154,56 @@ impl Place {
         self.lab.dir().join(name)
     }
 
+    pub(crate) fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    pub(crate) fn has(&self, peer: Peer) -> bool {
+        self.programs.has(peer)
+    }
+
     fn pod(&self, peer: Peer, role: &str) -> Pod {
         self.lab.pod(&format!("{}-{role}", peer.name()))
     }
 
-    /// Starts the proxies of `peer` for `shape`; nothing when the peer cannot do that.
-    pub(crate) async fn way(&self, peer: Peer, shape: Shape) -> anyhow::Result<Option<Way>> {
+    /// Starts the proxies of `peer` for `shape`; nothing when the peer cannot do that, or is not here.
+    pub(crate) async fn way(
+        &self,
+        peer: Peer,
+        shape: Shape,
+        extra: Option<&Extra>,
+    ) -> anyhow::Result<Option<Way>> {
+        if !self.has(peer) || !peer.takes(shape) {
+            return Ok(None);
+        }
         match peer {
             Peer::Direct => Ok(Some(self.direct(shape))),
-            Peer::Hauberk => self.hauberk(shape).await.map(Some),
-            Peer::Floor => self.floor(shape).await.map(Some),
+            // It always resumes.
+            Peer::Hauberk if !shape.resumption => Ok(None),
+            Peer::Hauberk => self.hauberk(shape, extra).await.map(Some),
+            Peer::Floor | Peer::Envoy | Peer::Nginx | Peer::Haproxy => self.peer(peer, shape).await.map(Some),
         }
     }
 
     fn direct(&self, shape: Shape) -> Way {
-        let target = self.pod(Peer::Direct, "app").address(port_of(shape.app));
+        let target = self.pod(Peer::Direct, "app").address(shape.port);
         Way {
             client: self.pod(Peer::Direct, "client"),
             authority: target.to_string(),
             target,
             proxies: Vec::new(),
+            own: Vec::new(),
         }
     }
 
-    async fn hauberk(&self, shape: Shape) -> anyhow::Result<Way> {
+    async fn hauberk(&self, shape: Shape, extra: Option<&Extra>) -> anyhow::Result<Way> {
         let service = match shape.wire {
             None => PLAIN,
             Some(Protocol::Http1) => MESHED_HTTP1,
             Some(Protocol::Http2 | Protocol::Tcp) => MESHED,
         };
-        let mut names = vec![CLIENT.to_owned()];
+        let client = extra.and_then(|extra| extra.client).unwrap_or(CLIENT);
+        let mut names = vec![client.to_owned()];
         if shape.wire.is_some() {
             names.push(format!("{service}-v1-0"));
         }
@@ -148,95 +216,116 @@ impl Place {
             cpu::pin(process.pid(), cpu::PROXY)?;
             proxies.push(process);
         }
-        let authority = format!("{service}.{}:{}", lab::NAMESPACE, port_of(shape.app));
-        let client = self.lab.pod(CLIENT);
-        Ok(Way {
-            target: client.resolve(&authority)?,
+        let client = self.lab.pod(client);
+        let mut way = Way {
+            target: SocketAddr::new(self.lab.service(service).ip().context("no address")?, shape.port),
+            authority: format!("{service}.{}:{}", lab::NAMESPACE, shape.port),
             client,
-            authority,
             proxies,
-        })
+            own: Vec::new(),
+        };
+        if let Some((name, address)) = extra.and_then(|extra| extra.service.as_ref()) {
+            way.target = SocketAddr::new((*address).into(), shape.port);
+            way.authority = format!("{name}.{}:{}", lab::NAMESPACE, shape.port);
+        }
+        Ok(way)
     }
 
-    async fn floor(&self, shape: Shape) -> anyhow::Result<Way> {
-        let (client, app) = (self.pod(Peer::Floor, "client"), self.pod(Peer::Floor, "app"));
-        let port = port_of(shape.app);
-        let mut proxies = Vec::new();
-        let leg = |listen: u16, to: SocketAddr, spoken: (Protocol, Protocol), tls: Option<&str>| {
-            let mut command = self.as_proxy(&self.floor);
-            command
-                .arg("proxy")
-                .args(["--listen", &format!("0.0.0.0:{listen}"), "--to", &to.to_string()])
-                .args(["--downstream", spoken.0.name(), "--upstream", spoken.1.name()])
-                .arg("--certificates")
-                .arg(&self.certificates);
-            command.args(tls);
-            command
+    async fn peer(&self, peer: Peer, shape: Shape) -> anyhow::Result<Way> {
+        let (client, app) = (self.pod(peer, "client"), self.pod(peer, "app"));
+        let leg = |listen, to, spoken: (Protocol, Protocol), tls: (bool, bool)| Leg {
+            listen,
+            to,
+            downstream: spoken.0,
+            upstream: spoken.1,
+            downstream_tls: tls.0,
+            upstream_tls: tls.1,
+            resumption: shape.resumption,
         };
+        let mut proxies = Vec::new();
         match shape.wire {
             None => {
-                let to = self.lab.pod(&format!("{PLAIN}-v1-0")).address(port);
-                let command = leg(OUTBOUND, to, (shape.app, shape.app), None);
-                proxies.push(start(&client, "floor", command, OUTBOUND).await?);
+                let to = self.lab.pod(&format!("{PLAIN}-v1-0")).address(shape.port);
+                let leg = leg(OUTBOUND, to, (shape.app, shape.app), (false, false));
+                proxies.push(self.start(peer, &client, leg).await?);
             }
             Some(wire) => {
-                let to = SocketAddr::from(([127, 0, 0, 1], port));
-                let command = leg(INBOUND, to, (wire, shape.app), Some("--downstream-tls"));
-                proxies.push(start(&app, "floor", command, INBOUND).await?);
-                let command = leg(
+                let to = SocketAddr::from(([127, 0, 0, 1], shape.port));
+                let inbound = leg(INBOUND, to, (wire, shape.app), (true, false));
+                proxies.push(self.start(peer, &app, inbound).await?);
+                let outbound = leg(
                     OUTBOUND,
-                    app.address(port),
+                    app.address(shape.port),
                     (shape.app, wire),
-                    Some("--upstream-tls"),
+                    (false, true),
                 );
-                proxies.push(start(&client, "floor", command, OUTBOUND).await?);
+                proxies.push(self.start(peer, &client, outbound).await?);
             }
         }
-        // Any address does, since the redirect takes them all.
-        let target = SocketAddr::from(([10, 96, 0, 99], port));
         Ok(Way {
             client,
-            target,
-            authority: format!("{PLAIN}.{}:{port}", lab::NAMESPACE),
+            // Any address does, since the redirect takes them all.
+            target: SocketAddr::from(([10, 96, 0, 99], shape.port)),
+            authority: format!("{PLAIN}.{}:{}", lab::NAMESPACE, shape.port),
+            own: proxies.clone(),
             proxies,
         })
     }
 
-    /// `program` under the user of the proxies.
-    fn as_proxy(&self, program: &Path) -> Command {
+    /// Starts a proxy and waits until it listens; from then on it has its processor.
+    async fn start(&self, peer: Peer, pod: &Pod, leg: Leg) -> anyhow::Result<Arc<Process>> {
+        let folder = self.lab.dir().join(format!("{}-files", pod.name()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
+        let program = self.programs.command(peer, leg, &self.certificates, &folder)?;
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", PROXY_UID, "--regid", PROXY_UID, "--clear-groups"])
-            .arg(program);
-        command
+            .arg(program.get_program())
+            .args(program.get_args())
+            .envs(program.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        ensure!(
+            !pod.listens(leg.listen).await,
+            "another proxy listens in pod {} on port {}",
+            pod.name(),
+            leg.listen
+        );
+        let process = pod.spawn(peer.name(), command).await?;
+        listening(pod, &process, leg.listen).await?;
+        cpu::pin(process.pid(), cpu::PROXY)?;
+        Ok(Arc::new(process))
     }
-
-    async fn backend(&self, pod: &Pod) -> anyhow::Result<Process> {
-        let mut command = Command::new(&self.floor);
-        command.arg("backend");
-        let process = pod.spawn("backend", command).await?;
-        listening(pod, &process, 9002).await?;
-        Ok(process)
-    }
-}
-
-/// Starts a proxy and waits until it listens; from then on it has its processor.
-async fn start(pod: &Pod, name: &str, command: Command, port: u16) -> anyhow::Result<Arc<Process>> {
-    let process = pod.spawn(name, command).await?;
-    listening(pod, &process, port).await?;
-    cpu::pin(process.pid(), cpu::PROXY)?;
-    Ok(Arc::new(process))
 }
 
 async fn listening(pod: &Pod, process: &Process, port: u16) -> anyhow::Result<()> {
     let what = format!("{} listens on port {port}", process.name());
     eventually(READY_WITHIN, &what, async || {
+        if let Some(status) = process.ended() {
+            // Said at once would be better, but a look cannot end the looking.
+            bail!("it ended ({status}); its log ends:\n{}", process.log_tail(10));
+        }
         if !pod.listens(port).await {
             bail!("its log ends:\n{}", process.log_tail(10));
         }
         Ok(())
     })
     .await
+}
+
+/// Lets a pod make many short connections one after another without running out of ports.
+async fn many_connections(pod: &Pod) {
+    pod.run(async {
+        for (knob, value) in [
+            ("net/ipv4/ip_local_port_range", "1024 65000"),
+            ("net/ipv4/tcp_tw_reuse", "1"),
+            ("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "2"),
+            ("net/core/somaxconn", "4096"),
+        ] {
+            // Where there is no such knob the limit is not there either.
+            let _no_such_knob = std::fs::write(format!("/proc/sys/{knob}"), value);
+        }
+    })
+    .await;
 }
 
 /// The redirect that Hauberk's pods have.
@@ -254,66 +343,4 @@ async fn redirect(pod: &Pod) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// An application on the ports of the backend.
-fn app(name: &str, meshed: bool) -> ServiceSpec {
-    ServiceSpec::new(name)
-        .port(PortSpec::new("http", 8080, App::Nothing))
-        .port(PortSpec::new("http2", 8081, App::Nothing))
-        .port(PortSpec::new("tcp-echo", 9000, App::Nothing))
-        .port(PortSpec::new("tcp-source", 9001, App::Nothing))
-        .port(PortSpec::new("tcp-sink", 9002, App::Nothing))
-        .workload(Workload::new("v1", 1).meshed(meshed))
-}
-
-fn port_of(protocol: Protocol) -> u16 {
-    match protocol {
-        Protocol::Http1 => 8080,
-        Protocol::Http2 => 8081,
-        Protocol::Tcp => 9000,
-    }
-}
-
-/// All that a mesh is expected to do for a request: a route, retries armed, a breaker, outlier detection.
-fn features() -> String {
-    let mut yaml = String::new();
-    for (service, upgrade) in [
-        (PLAIN, "DEFAULT"),
-        (MESHED, "DEFAULT"),
-        (MESHED_HTTP1, "DO_NOT_UPGRADE"),
-    ] {
-        yaml += &format!(
-            "---
-apiVersion: hauberk.dev/v1alpha1
-kind: VirtualService
-metadata: {{ name: {service}, namespace: shop }}
-spec:
-  hosts: [{service}]
-  http:
-    - retries: {{ attempts: 2, retryOn: 'connect-failure,refused-stream,gateway-error' }}
-      route: [{{ destination: {{ host: {service} }} }}]
----
-apiVersion: hauberk.dev/v1alpha1
-kind: DestinationRule
-metadata: {{ name: {service}, namespace: shop }}
-spec:
-  host: {service}
-  trafficPolicy:
-    connectionPool: {{ http: {{ h2UpgradePolicy: {upgrade} }} }}
-    outlierDetection: {{ consecutive5xxErrors: 5, interval: 10s }}
-    circuitBreaker: {{ failureThreshold: 5 }}
-"
-        );
-    }
-    yaml
-}
-
-fn beside(name: &str) -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe().context("cannot find this program's own path")?;
-    let path = own.with_file_name(name);
-    if !path.is_file() {
-        bail!("{} is not built: run `make bench`", path.display());
-    }
-    Ok(path)
 }

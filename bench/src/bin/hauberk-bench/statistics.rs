@@ -1,7 +1,9 @@
 //! Percentiles, medians and ratios. Pure functions of numbers.
 
+use serde::Serialize;
+
 /// A median with the smallest and the largest of the values it stands for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) least: f64,

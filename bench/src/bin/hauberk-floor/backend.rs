@@ -63,7 +63,9 @@ async fn accept(listener: TcpListener, speaks: Speaks) -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
         spawn_local(async move {
             // A client that goes away ends its connection and nothing else.
-            let _gone = serve(stream, speaks).await;
+            if let Err(error) = serve(stream, speaks).await {
+                eprintln!("a connection ended: {error:#}");
+            }
         });
     }
 }
@@ -136,6 +138,15 @@ enum Answer {
     Ended,
 }
 
+impl Answer {
+    fn finish(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        *self = Answer::Ended;
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+}
+
 impl Body for Answer {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -149,12 +160,11 @@ impl Body for Answer {
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| Ok(frame.unwrap_or_else(|never| match never {})))),
             Answer::Echo(body) => match Pin::new(body).poll_frame(cx) {
-                Poll::Ready(None) => {
-                    *self = Answer::Ended;
-                    let mut trailers = HeaderMap::new();
-                    trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                // The end may come as an empty frame; sent back as one that is not the end, proxies take it for an attack.
+                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {
+                    self.finish()
                 }
+                Poll::Ready(None) => self.finish(),
                 other => other,
             },
             Answer::Ended => Poll::Ready(None),

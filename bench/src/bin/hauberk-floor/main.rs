@@ -52,6 +52,9 @@ struct Proxy {
     /// Mutual TLS upstream.
     #[arg(long)]
     upstream_tls: bool,
+    /// Make a full TLS handshake for every connection.
+    #[arg(long)]
+    no_resumption: bool,
     /// Where `root.pem`, `cert.pem` and `key.pem` are.
     #[arg(long, default_value = ".")]
     certificates: PathBuf,

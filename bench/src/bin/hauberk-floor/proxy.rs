@@ -26,13 +26,15 @@ pub(crate) async fn run(options: Proxy) -> anyhow::Result<()> {
         upstream,
         downstream_tls,
         upstream_tls,
+        no_resumption,
         certificates,
     } = options;
+    let resume = !no_resumption;
     let accepts = downstream_tls
-        .then(|| Tls::server(&certificates, downstream))
+        .then(|| Tls::server(&certificates, downstream, resume))
         .transpose()?;
     let dials = upstream_tls
-        .then(|| Tls::client(&certificates, upstream))
+        .then(|| Tls::client(&certificates, upstream, resume))
         .transpose()?;
     let pool = Rc::new(Pool::new(Dialler { to, tls: dials }, upstream));
     let listener = TcpListener::bind(listen)

@@ -34,22 +34,29 @@ pub(crate) enum Io {
 }
 
 impl Tls {
-    pub(crate) fn server(folder: &Path, protocol: Protocol) -> anyhow::Result<Tls> {
+    pub(crate) fn server(folder: &Path, protocol: Protocol, resume: bool) -> anyhow::Result<Tls> {
         let (roots, chain, key) = read(folder)?;
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
         let mut config = ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)?;
         config.alpn_protocols = alpn(protocol);
+        if !resume {
+            config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         Ok(Tls::Server(Arc::new(config)))
     }
 
-    pub(crate) fn client(folder: &Path, protocol: Protocol) -> anyhow::Result<Tls> {
+    pub(crate) fn client(folder: &Path, protocol: Protocol, resume: bool) -> anyhow::Result<Tls> {
         let (roots, chain, key) = read(folder)?;
         let mut config = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
         config.alpn_protocols = alpn(protocol);
+        if !resume {
+            config.resumption = rustls::client::Resumption::disabled();
+        }
         Ok(Tls::Client(Arc::new(config)))
     }
 

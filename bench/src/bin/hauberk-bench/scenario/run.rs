@@ -1,0 +1,91 @@
+//! Runs a case: every peer in turn, round after round.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use super::Scenario;
+use super::cases::{Case, For};
+use crate::Options;
+use crate::cell::{Cell, Meter, Recording, Row, Sample};
+use crate::peer::Peer;
+use crate::place::{Place, Way};
+
+/// A run that brought nothing in so long a time is not repeated.
+const LONGEST: Duration = Duration::from_secs(10);
+
+pub(super) async fn case(
+    scenario: Scenario,
+    case: Case,
+    place: &Place,
+    peers: &[Peer],
+    options: &Options,
+) -> anyhow::Result<Row> {
+    let mut cells = Vec::new();
+    let mut ways = Vec::new();
+    let direct = (case.for_whom == For::Everyone).then_some(Peer::Direct);
+    let fits = |peer: &Peer| case.for_whom != For::Ours || *peer == Peer::Hauberk;
+    for peer in direct.into_iter().chain(peers.iter().copied().filter(fits)) {
+        let name = || format!("{} {} {}", scenario.name(), case.label, peer.name());
+        ways.push(
+            place
+                .way(peer, case.shape, case.extra.as_ref())
+                .await
+                .with_context(name)?,
+        );
+        cells.push(Cell::empty(peer));
+    }
+    for round in 1..=options.rounds {
+        for (cell, way) in cells.iter_mut().zip(&ways) {
+            let Some(way) = way else { continue };
+            let label = case.label.replace([' ', '/'], "-");
+            let names = [scenario.name(), &label, cell.peer.name(), &round.to_string()];
+            let name = names.into_iter().filter(|part| !part.is_empty());
+            let name = name.collect::<Vec<_>>().join("-");
+            let sample = measure(&name, &case, place, way, options).await;
+            cell.samples.push(sample.with_context(|| name)?);
+        }
+    }
+    Ok(Row {
+        label: case.label,
+        cells,
+    })
+}
+
+async fn measure(
+    name: &str,
+    case: &Case,
+    place: &Place,
+    way: &Way,
+    options: &Options,
+) -> anyhow::Result<Sample> {
+    let log = place.file("h2load.tsv");
+    let (work, app) = (&case.work, case.shape.app);
+    work.run(way, app, options.warm_up, &log)
+        .await
+        .context("warming up")?;
+    let recording = Recording::start(way, options, name).await?;
+    let mut time = options.measure;
+    let (meter, outcome) = loop {
+        let meter = Meter::start(way)?;
+        let outcome = work.run(way, app, time, &log).await?;
+        // On a machine with much else to do, a short run may end before its first answer.
+        if outcome.succeeded + outcome.failed > 0 || time >= LONGEST {
+            break (meter, outcome);
+        }
+        time *= 2;
+    };
+    let sample = meter.stop(&outcome).with_context(|| way.last_words())?;
+    if let Some(recording) = recording {
+        recording.stop().await?;
+    }
+    if outcome.failed > 0 {
+        bail!(
+            "{} of {} failed; {}",
+            outcome.failed,
+            outcome.succeeded + outcome.failed,
+            way.last_words()
+        );
+    }
+    Ok(sample)
+}
