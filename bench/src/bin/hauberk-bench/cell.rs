@@ -81,7 +81,6 @@ impl Row {
 pub(crate) struct Meter<'a> {
     proxies: &'a [Arc<Process>],
     before: Duration,
-    begun: tokio::time::Instant,
 }
 
 impl<'a> Meter<'a> {
@@ -89,19 +88,18 @@ impl<'a> Meter<'a> {
         Ok(Meter {
             proxies: &way.proxies,
             before: total(&way.proxies)?,
-            begun: tokio::time::Instant::now(),
         })
     }
 
-    /// Ends the measurement, in which there was this outcome.
-    pub(crate) fn stop(&self, outcome: &Outcome) -> anyhow::Result<Sample> {
+    /// Ends the measurement, in which there was this outcome. `time` is how long was sent for: what the load generator
+    /// takes to start and to say what it found counts for nothing.
+    pub(crate) fn stop(&self, outcome: &Outcome, time: Duration) -> anyhow::Result<Sample> {
         let Outcome {
             succeeded: requests,
             failed,
             latencies,
         } = outcome;
         let (requests, failed) = (*requests, *failed);
-        let elapsed = self.begun.elapsed();
         let spent = total(self.proxies)?.saturating_sub(self.before);
         if requests == 0 {
             bail!("not one request went well ({failed} failed)");
@@ -113,7 +111,7 @@ impl<'a> Meter<'a> {
         let at = |p| percentile(latencies, p).map(micros);
         Ok(Sample {
             cpu_us,
-            per_second: Some(requests_f / elapsed.as_secs_f64()),
+            per_second: Some(requests_f / time.as_secs_f64()),
             p50_us: at(0.5),
             p99_us: at(0.99),
             p999_us: at(0.999),

@@ -75,7 +75,7 @@ async fn measure(
         }
         time *= 2;
     };
-    let sample = meter.stop(&outcome).with_context(|| way.last_words())?;
+    let sample = meter.stop(&outcome, time).with_context(|| way.last_words())?;
     if let Some(recording) = recording {
         recording.stop().await?;
     }

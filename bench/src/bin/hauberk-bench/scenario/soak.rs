@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval};
 
 use super::cases::{http1, small};
 use crate::cell::rss_mib;
@@ -35,9 +35,10 @@ pub(crate) async fn soak(place: &Place, time: Duration) -> anyhow::Result<()> {
     let mut memory: Vec<f64> = Vec::new();
     let mut total = Outcome::default();
     while Instant::now() < end {
-        let (changed, outcome) = tokio::join!(change(place, name, extra.clone()), slice(place, &ways));
-        changed?;
-        let outcome = outcome?;
+        let outcome = tokio::select! {
+            outcome = slice(place, &ways) => outcome?,
+            Err(error) = change(place, name, extra.clone()) => return Err(error),
+        };
         total.succeeded += outcome.succeeded;
         total.failed += outcome.failed;
         let now: Option<f64> = ways.iter().map(|way| rss_mib(&way.proxies).ok().flatten()).sum();
@@ -76,13 +77,12 @@ async fn slice(place: &Place, ways: &[Way; 2]) -> anyhow::Result<Outcome> {
     Ok(total)
 }
 
-/// Endpoints and policies, a change a second for as long as a slice takes.
+/// Endpoints and policies, a change a second until it is dropped.
 async fn change(place: &Place, name: &str, extra: Extra) -> anyhow::Result<()> {
     let (_, address) = extra.service.context("the soak has a service of its own")?;
-    let end = Instant::now() + SLICE;
-    let mut number = 0_u8;
-    while Instant::now() < end {
-        number = number.wrapping_add(1);
+    let mut seconds = interval(Duration::from_secs(1));
+    for number in (0_u8..=u8::MAX).cycle() {
+        seconds.tick().await;
         // The application answers at one address; the others are there and not ready, as pods that start are.
         let mut yaml = place::service(name, address, &[place.plain_address()]);
         yaml += &place::not_ready(name, &[Ipv4Addr::new(10, 79, 0, number)]);
@@ -91,7 +91,6 @@ async fn change(place: &Place, name: &str, extra: Extra) -> anyhow::Result<()> {
             &format!("tcp: {{maxConnections: {}}}", 1000 + u32::from(number)),
         );
         place.lab().apply(name, &yaml)?;
-        sleep(Duration::from_secs(1)).await;
     }
     Ok(())
 }
