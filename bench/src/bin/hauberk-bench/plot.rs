@@ -33,7 +33,7 @@ struct Group {
 pub(crate) fn of(results: &Results) -> String {
     let panels = [
         (
-            "CPU time of one proxy per request, message or connection (µs)",
+            "CPU time of one proxy per request, message there and back, or ping (µs)",
             groups(
                 results,
                 &[
@@ -210,7 +210,7 @@ fn label(svg: &mut String, text: &str, middle: f64, top: f64, wide: f64) {
 
 /// The distance between two lines of the scale: 1, 2 or 5 times a power of ten, so that there are some four to ten.
 fn step(highest: f64) -> f64 {
-    let rough = (highest / 6.0).max(1e-3);
+    let rough = (highest / 8.0).max(1e-3);
     let power = 10_f64.powf(rough.log10().floor());
     [1.0, 2.0, 5.0, 10.0]
         .map(|factor| factor * power)
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn scales_have_between_four_and_ten_lines_at_round_numbers() {
-        for (highest, expected) in [(33.0, 10.0), (5.0, 1.0), (1450.0, 500.0), (119.0, 20.0)] {
+        for (highest, expected) in [(33.0, 5.0), (5.0, 1.0), (1450.0, 200.0), (119.0, 20.0)] {
             assert_eq!(step(highest), expected, "{highest}");
         }
     }
