@@ -210,8 +210,10 @@ impl Place {
         let mut proxies = Vec::new();
         for name in names {
             let proxy = self.lab.proxy(&name);
-            // Each scenario begins with the memory of a new process.
-            proxy.restart().await?;
+            // A case begins with the memory of a new process, unless others are measured in turns with it.
+            if !extra.is_some_and(|extra| extra.shared) {
+                proxy.restart().await?;
+            }
             let process = proxy.process()?;
             cpu::pin(process.pid(), cpu::PROXY)?;
             proxies.push(process);

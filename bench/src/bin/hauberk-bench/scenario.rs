@@ -115,10 +115,15 @@ impl Scenario {
         match self {
             Scenario::Idle => memory::idle(place, peers, options).await,
             Scenario::Destinations => memory::destinations(place, peers, options).await,
+            // Compared with each other, and so measured in turns.
+            Scenario::Features => {
+                let cases = cases::of(self, place).await?;
+                run::cases(self, cases, place, peers, options).await
+            }
             _ => {
                 let mut rows = Vec::new();
                 for case in cases::of(self, place).await? {
-                    rows.push(run::case(self, case, place, peers, options).await?);
+                    rows.extend(run::cases(self, vec![case], place, peers, options).await?);
                 }
                 Ok(rows)
             }

@@ -19,6 +19,8 @@ pub(crate) struct Extra {
     pub(crate) client: Option<&'static str>,
     /// The service that is called, where it is not the usual one.
     pub(crate) service: Option<(String, Ipv4Addr)>,
+    /// Go on with the proxy that runs, since other ways lead through it.
+    pub(crate) shared: bool,
 }
 
 /// An application on the ports of the backend.
@@ -172,8 +174,8 @@ impl Place {
         })
         .await?;
         Ok(Extra {
-            client: None,
             service: Some((name.to_owned(), address)),
+            ..Extra::default()
         })
     }
 }

@@ -220,17 +220,22 @@ async fn features(place: &Place) -> anyhow::Result<Vec<Case>> {
             ),
         ),
     ]) {
-        let extra = place
+        let mut extra = place
             .add_service(name, number, &[place.plain_address()], &more)
             .await?;
+        extra.shared = true;
         let work = Work::Requests(small(SMALL));
         cases.push(Case::new(label, http1(None), work).ours(extra));
     }
     let all = Case::new("all of a mesh proxy", http1(None), Work::Requests(small(SMALL)));
-    cases.push(all.clone().ours(Extra::default()));
+    let shared = Extra {
+        shared: true,
+        ..Extra::default()
+    };
+    cases.push(all.clone().ours(shared.clone()));
     let logging = Extra {
         client: Some(LOGGING_CLIENT),
-        service: None,
+        ..shared
     };
     cases.push(
         Case {

@@ -14,42 +14,54 @@ use crate::place::{Place, Way};
 /// A run that brought nothing in so long a time is not repeated.
 const LONGEST: Duration = Duration::from_secs(10);
 
-pub(super) async fn case(
+/// Measures `cases` in turns: every peer of every case once in a round.
+pub(super) async fn cases(
     scenario: Scenario,
-    case: Case,
+    cases: Vec<Case>,
     place: &Place,
     peers: &[Peer],
     options: &Options,
-) -> anyhow::Result<Row> {
-    let mut cells = Vec::new();
-    let mut ways = Vec::new();
-    let direct = (case.for_whom == For::Everyone).then_some(Peer::Direct);
-    let fits = |peer: &Peer| case.for_whom != For::Ours || *peer == Peer::Hauberk;
-    for peer in direct.into_iter().chain(peers.iter().copied().filter(fits)) {
-        let name = || format!("{} {} {}", scenario.name(), case.label, peer.name());
-        ways.push(
-            place
-                .way(peer, case.shape, case.extra.as_ref())
-                .await
-                .with_context(name)?,
-        );
-        cells.push(Cell::empty(peer));
+) -> anyhow::Result<Vec<Row>> {
+    let mut opened = Vec::new();
+    for case in &cases {
+        opened.push(open(scenario, case, place, peers).await?);
     }
     for round in 1..=options.rounds {
-        for (cell, way) in cells.iter_mut().zip(&ways) {
-            let Some(way) = way else { continue };
-            let label = case.label.replace([' ', '/'], "-");
-            let names = [scenario.name(), &label, cell.peer.name(), &round.to_string()];
-            let name = names.into_iter().filter(|part| !part.is_empty());
-            let name = name.collect::<Vec<_>>().join("-");
-            let sample = measure(&name, &case, place, way, options).await;
-            cell.samples.push(sample.with_context(|| name)?);
+        for (case, ways) in cases.iter().zip(&mut opened) {
+            for (cell, way) in ways {
+                let Some(way) = way else { continue };
+                let label = case.label.replace([' ', '/', ','], "-");
+                let names = [scenario.name(), &label, cell.peer.name(), &round.to_string()];
+                let name = names.into_iter().filter(|part| !part.is_empty());
+                let name = name.collect::<Vec<_>>().join("-");
+                let sample = measure(&name, case, place, way, options).await;
+                cell.samples.push(sample.with_context(|| name)?);
+            }
         }
     }
-    Ok(Row {
+    let rows = cases.into_iter().zip(opened).map(|(case, ways)| Row {
         label: case.label,
-        cells,
-    })
+        cells: ways.into_iter().map(|(cell, _)| cell).collect(),
+    });
+    Ok(rows.collect())
+}
+
+/// The ways of a case, each with an empty cell.
+async fn open(
+    scenario: Scenario,
+    case: &Case,
+    place: &Place,
+    peers: &[Peer],
+) -> anyhow::Result<Vec<(Cell, Option<Way>)>> {
+    let direct = (case.for_whom == For::Everyone).then_some(Peer::Direct);
+    let fits = |peer: &Peer| case.for_whom != For::Ours || *peer == Peer::Hauberk;
+    let mut ways = Vec::new();
+    for peer in direct.into_iter().chain(peers.iter().copied().filter(fits)) {
+        let way = place.way(peer, case.shape, case.extra.as_ref()).await;
+        let way = way.with_context(|| format!("{} {} {}", scenario.name(), case.label, peer.name()))?;
+        ways.push((Cell::empty(peer), way));
+    }
+    Ok(ways)
 }
 
 async fn measure(
