@@ -1,7 +1,7 @@
 # The one entry for everything that is done with this tree, by people and by CI. `make` lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test charts lint fmt fuzz bench bench-decisions instructions demo images e2e node ci
+.PHONY: help setup build test charts lint fmt fuzz bench bench-decisions bench-control-plane instructions demo images e2e node ci
 SHELL := /bin/sh
 
 # nft, iptables and ip stand in /usr/sbin on many systems.
@@ -77,6 +77,11 @@ instructions: ## Count instructions under valgrind, compare with bench/instructi
 	@sh scripts/setup.sh instructions
 	$(build-static) -p bench --bin hauberk-instructions
 	$(static)/hauberk-instructions $(if $(UPDATE),--update,--check) $(CASES)
+
+# BENCH="--docs docs/performance-operator.md" writes the tables into the page; --help lists the options.
+bench-control-plane: setup ## Measure the operator with 1,000 simulated proxies; BENCH=--smoke only looks for errors
+	$(CARGO) build --release -p control-plane -p bench --bin hauberk-control-plane --bin hauberk-bench-control-plane
+	$(target)/release/hauberk-bench-control-plane --json $(target)/bench/control-plane.json $(BENCH)
 
 demo: setup ## Tell the story of README.md on this machine; KEEP=1 leaves it running
 	$(build-static)
