@@ -4,6 +4,7 @@
 //! `host:port` or `host:port|subset`; Inbound is `self`. A name that nothing stands behind is `Absent` with the reason,
 //! and depends on what would have to appear.
 
+mod aspects;
 mod cluster;
 mod declared;
 mod destination;
@@ -19,6 +20,7 @@ use api::{Body, Kind, Resource, ResourceName};
 use crate::state::SourceObject;
 use crate::state::{Dependency, Proxy, World};
 
+pub use aspects::Aspects;
 pub(crate) use declared::declared;
 pub use name::WORKLOAD_CLUSTER;
 
@@ -27,6 +29,8 @@ pub use name::WORKLOAD_CLUSTER;
 pub struct Compiled {
     /// What the proxy gets.
     pub resource: Resource,
+    /// The same for every proxy that agrees in these.
+    pub aspects: Aspects,
     /// Compile again when one of these is touched.
     pub depends: Vec<Dependency>,
     /// The user's objects that shaped it.
@@ -47,6 +51,7 @@ pub fn compile(world: &World, proxy: &Proxy, name: &ResourceName) -> Compiled {
     };
     Compiled {
         resource: Resource::new(name.clone(), body.unwrap_or_else(Body::Absent)),
+        aspects: from.aspects,
         depends: from.depends.into_iter().collect(),
         sources: from.sources.into_iter().collect(),
     }
@@ -58,6 +63,7 @@ type Outcome = Result<Body, String>;
 /// What a resource is made from, collected on the way.
 #[derive(Debug, Default)]
 struct From {
+    aspects: Aspects,
     depends: BTreeSet<Dependency>,
     sources: BTreeSet<SourceObject>,
 }

@@ -115,7 +115,7 @@ impl Dependency {
 pub type Touched = BTreeSet<Dependency>;
 
 /// A proxy, as the compiler sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Proxy {
     /// Its namespace.
     pub namespace: String,

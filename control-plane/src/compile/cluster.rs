@@ -22,6 +22,10 @@ pub(super) fn cluster(world: &World, proxy: &Proxy, name: &str, from: &mut From)
         return Err(format!("{port} is not a port of {host}: it has {ports}"));
     }
     let mut cluster = Cluster::of(service_port(&host, port));
+    // Only policies from elsewhere are for some clients and not for others.
+    from.aspects.namespace = world
+        .governing(&host)
+        .any(|(object, _)| object.namespace != host.namespace);
     let policies = world.governing_from(&proxy.namespace, &host);
     // Objects of one namespace for one host are one: the first policy, and of each name the first subset.
     let top = policies
@@ -29,7 +33,9 @@ pub(super) fn cluster(world: &World, proxy: &Proxy, name: &str, from: &mut From)
         .find_map(|(object, policy)| Some((object, policy.top.as_ref()?)));
     let named = subset
         .map(|subset| find(&policies, subset, &host, proxy))
-        .transpose()?;
+        .transpose()
+        // Which names the client's namespace.
+        .inspect_err(|_| from.aspects.namespace = true)?;
     let mut layers: Vec<&Levels> = Vec::new();
     if let Some((object, levels)) = top {
         layers.push(levels);

@@ -107,6 +107,7 @@ fn zones(entry: &SliceEntry, service: &Service) -> BTreeSet<String> {
 fn choose(candidates: BTreeMap<SocketAddr, Candidate>, proxy: &Proxy, from: &mut From) -> Vec<Endpoint> {
     if candidates.values().any(|candidate| !candidate.zones.is_empty()) {
         // The proxy's zone decides, and that is its pod's.
+        from.aspects.zone = true;
         from.depend(Dependency::pod(&ObjectName::new(&proxy.namespace, &proxy.pod)));
     }
     let mut groups: BTreeMap<BTreeMap<String, String>, Vec<Candidate>> = BTreeMap::new();

@@ -9,7 +9,7 @@ use crds::ObjectKey;
 use crds::peer_authentication::{Because, Decision, MtlsMode, PeerAuthentication, mode_for};
 
 use super::declared::declared;
-use super::{From, Outcome};
+use super::{Aspects, From, Outcome};
 use crate::state::SourceObject;
 use crate::state::{Dependency, ObjectName, Pod, Proxy, Service, SliceEntry, TargetPort, World};
 
@@ -19,6 +19,7 @@ pub(super) fn inbound(world: &World, proxy: &Proxy, name: &str, from: &mut From)
             "{name:?} is not `{INBOUND_SELF}`, the only name of this kind"
         ));
     }
+    from.aspects = Aspects::ALL;
     let pod = ObjectName::new(&proxy.namespace, &proxy.pod);
     from.depend(Dependency::pod(&pod));
     from.depend(Dependency::Policies(proxy.namespace.clone()));

@@ -33,7 +33,9 @@ pub(super) fn route(world: &World, proxy: &Proxy, name: &str, from: &mut From) -
         tcp: vec![default_tcp(&host, number)],
     };
     if let Some((object, rules)) = world.steering(&host) {
+        from.aspects.namespace = rules.looks_at_namespaces();
         if rules.looks_at_labels() {
+            from.aspects.labels = true;
             from.depend(Dependency::pod(&ObjectName::new(&proxy.namespace, &proxy.pod)));
         }
         let view = View {

@@ -1,5 +1,8 @@
-//! Compiled resources, shared by the proxies that get the same: found by name and class, or by what they depend on.
-//! Owned by `table`; knows nothing of sessions but their numbers.
+//! Compiled resources, shared by the proxies that get the same: found by name and by the aspects of a proxy that decide
+//! about it, or by what they depend on. Owned by `table`; knows nothing of sessions but their numbers.
+//!
+//! Most names are the same for every proxy, and have one entry however large the mesh is. Which aspects decide is told by
+//! the compiler, each time; when that changes with the world, the name is *split*: every subscriber finds its entry anew.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,16 +14,13 @@ use tokio::time::Instant;
 use super::Compiler;
 use super::outbox::Outgoing;
 use super::table::SessionId;
-use crate::compile::Compiled;
+use crate::compile::{Aspects, Compiled};
 use crate::metrics::PushMetrics;
 use crate::state::SourceObject;
 use crate::state::{Dependency, Proxy, World};
 
 /// Room for the message around one resource.
 const ENVELOPE: usize = 1024;
-
-/// Proxies of one class get the same under one name: those whose `Proxy`, as the compiler is given it, is equal.
-pub(crate) type Class = Arc<str>;
 
 /// Number of an entry.
 pub(crate) type EntryId = u64;
@@ -35,9 +35,43 @@ pub(crate) struct Entry {
     /// Why the newest state could not be compiled into something to send; the version stays the last good one.
     pub(crate) problem: Option<String>,
     pub(crate) subscribers: HashSet<SessionId>,
-    class: Class,
-    proxy: Arc<Proxy>,
+    audience: Arc<Audience>,
     depends: Vec<Dependency>,
+}
+
+/// Who gets an entry: the proxies that agree with `proxy` in these aspects, and `proxy` has no others.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Audience {
+    aspects: Aspects,
+    proxy: Proxy,
+}
+
+impl Audience {
+    fn of(aspects: Aspects, proxy: &Proxy) -> Self {
+        Self {
+            aspects,
+            proxy: aspects.of(proxy),
+        }
+    }
+}
+
+/// The entries of one name.
+#[derive(Debug, Default)]
+struct Named {
+    /// What decides about it, as the compiler said last.
+    aspects: Aspects,
+    entries: HashMap<Arc<Audience>, EntryId>,
+}
+
+/// What became of an entry that was compiled again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    /// The content is as it was, or could not be made.
+    Same,
+    /// It has a new version.
+    Changed,
+    /// Other aspects decide now: each subscriber is to be attached anew.
+    Split,
 }
 
 /// All entries, with their indexes.
@@ -46,7 +80,7 @@ pub(crate) struct Entries {
     compiler: Compiler,
     metrics: PushMetrics,
     all: HashMap<EntryId, Entry>,
-    by_name: HashMap<Arc<ResourceName>, HashMap<Class, EntryId>>,
+    by_name: HashMap<Arc<ResourceName>, Named>,
     by_dependency: HashMap<Dependency, HashSet<EntryId>>,
     bundles: HashSet<EntryId>,
     failed: HashSet<EntryId>,
@@ -82,42 +116,51 @@ impl Entries {
         &self.all[&id]
     }
 
-    /// The entry of a name for a class, compiled where there is none yet, with one more subscriber.
+    /// The entry of a name for a proxy, compiled where there is none yet, with one more subscriber.
     pub(crate) fn attach(
         &mut self,
         inputs: &Inputs,
         name: &ResourceName,
-        class: &Class,
-        proxy: &Arc<Proxy>,
+        proxy: &Proxy,
         session: SessionId,
     ) -> EntryId {
-        if let Some(id) = self.by_name.get(name).and_then(|classes| classes.get(class)) {
-            let entry = self
-                .all
-                .get_mut(id)
-                .expect("indexes name only entries that are there");
-            entry.subscribers.insert(session);
-            return *id;
+        if let Some(named) = self.by_name.get(name) {
+            let audience = Audience::of(named.aspects, proxy);
+            if let Some(id) = named.entries.get(&audience) {
+                return self.join(*id, session);
+            }
         }
         let shared = self.by_name.get_key_value(name).map(|(name, _)| name.clone());
         let name = shared.unwrap_or_else(|| Arc::new(name.clone()));
-        let id = self.next;
-        self.next += 1;
         let (fresh, problem) = match self.compile(inputs, proxy, &name) {
             Ok(fresh) => (fresh, None),
-            Err(problem) => {
-                self.failed.insert(id);
-                (Fresh::absent(&name, &problem), Some(problem))
-            }
+            Err(problem) => (Fresh::absent(&name, &problem), Some(problem)),
         };
+        let known = self.by_name.get(&name).map(|named| named.aspects);
+        let aspects = match &problem {
+            None => fresh.aspects,
+            // Nothing is known of what decides: nobody is to share it who need not.
+            Some(_) => known.unwrap_or(Aspects::ALL),
+        };
+        let named = self.by_name.entry(name.clone()).or_default();
+        named.aspects = aspects;
+        let audience = Audience::of(aspects, proxy);
+        if let Some(id) = named.entries.get(&audience) {
+            // It was known under these aspects before they changed, and is compiled again with the change that is pending.
+            let id = *id;
+            return self.join(id, session);
+        }
+        let audience = Arc::new(audience);
+        let id = self.next;
+        self.next += 1;
+        named.entries.insert(audience.clone(), id);
+        if problem.is_some() {
+            self.failed.insert(id);
+        }
         self.index(id, &fresh.depends);
         if name.kind == Kind::TrustBundle {
             self.bundles.insert(id);
         }
-        self.by_name
-            .entry(name.clone())
-            .or_default()
-            .insert(class.clone(), id);
         let entry = Entry {
             name,
             outgoing: fresh.outgoing,
@@ -125,12 +168,20 @@ impl Entries {
             sources: fresh.sources,
             problem,
             subscribers: HashSet::from([session]),
-            class: class.clone(),
-            proxy: proxy.clone(),
+            audience,
             depends: fresh.depends,
         };
         self.all.insert(id, entry);
         self.metrics.entries.inc();
+        id
+    }
+
+    fn join(&mut self, id: EntryId, session: SessionId) -> EntryId {
+        let entry = self
+            .all
+            .get_mut(&id)
+            .expect("indexes name only entries that are there");
+        entry.subscribers.insert(session);
         id
     }
 
@@ -148,9 +199,9 @@ impl Entries {
         self.unindex(id, &entry.depends);
         self.bundles.remove(&id);
         self.failed.remove(&id);
-        if let Some(classes) = self.by_name.get_mut(&entry.name) {
-            classes.remove(&entry.class);
-            if classes.is_empty() {
+        if let Some(named) = self.by_name.get_mut(&entry.name) {
+            named.entries.remove(&entry.audience);
+            if named.entries.is_empty() {
                 self.by_name.remove(&entry.name);
             }
         }
@@ -168,20 +219,32 @@ impl Entries {
         self.bundles.iter().copied().collect()
     }
 
-    /// Compiles an entry again; tells whether it has a new version.
-    pub(crate) fn renew(&mut self, inputs: &Inputs, id: EntryId) -> bool {
-        let entry = &self.all[&id];
-        let fresh = self.compile(inputs, &entry.proxy, &entry.name);
-        let fresh = match fresh {
+    /// Compiles an entry again, and says what became of it.
+    pub(crate) fn renew(&mut self, inputs: &Inputs, id: EntryId) -> Renewed {
+        let Some(entry) = self.all.get(&id) else {
+            // Its subscribers have found another when the name was split.
+            return Renewed::Same;
+        };
+        let named = self.by_name.get(&entry.name);
+        if named.is_some_and(|named| named.aspects != entry.audience.aspects) {
+            return Renewed::Split;
+        }
+        let fresh = match self.compile(inputs, &entry.audience.proxy, &entry.name) {
             Ok(fresh) => fresh,
             Err(problem) => {
                 // What proxies have goes on working; the next change tries again.
                 self.failed.insert(id);
                 self.all.get_mut(&id).expect("looked at above").problem = Some(problem);
-                return false;
+                return Renewed::Same;
             }
         };
         self.failed.remove(&id);
+        if fresh.aspects != entry.audience.aspects {
+            if let Some(named) = self.by_name.get_mut(&entry.name) {
+                named.aspects = fresh.aspects;
+            }
+            return Renewed::Split;
+        }
         if entry.depends != fresh.depends {
             let old = entry.depends.clone();
             self.unindex(id, &old);
@@ -197,7 +260,7 @@ impl Entries {
         // The sources' generations may have moved although the content has not.
         entry.sources = fresh.sources;
         entry.problem = None;
-        changed
+        if changed { Renewed::Changed } else { Renewed::Same }
     }
 
     fn compile(&self, inputs: &Inputs, proxy: &Proxy, name: &Arc<ResourceName>) -> Result<Fresh, String> {
@@ -215,6 +278,7 @@ impl Entries {
             .observe(start.elapsed().as_secs_f64());
         let Ok(Compiled {
             resource,
+            aspects,
             depends,
             sources,
         }) = compiled
@@ -237,15 +301,16 @@ impl Entries {
         Ok(Fresh {
             outgoing,
             version,
+            aspects,
             depends,
             sources,
         })
     }
 
-    /// The same message, made for another class before. One look is enough: classes are renewed together, so an equal
-    /// one is mostly the first met.
+    /// The same message, made for other proxies before. One look is enough: the entries of a name are renewed together, so
+    /// an equal one is mostly the first met.
     fn equal(&self, name: &ResourceName, version: Version) -> Option<Arc<Outgoing>> {
-        let sibling = self.by_name.get(name)?.values().next()?;
+        let sibling = self.by_name.get(name)?.entries.values().next()?;
         let sibling = self.all.get(sibling)?;
         (sibling.version == version).then(|| sibling.outgoing.clone())
     }
@@ -276,6 +341,7 @@ impl Entries {
 struct Fresh {
     outgoing: Arc<Outgoing>,
     version: Version,
+    aspects: Aspects,
     depends: Vec<Dependency>,
     sources: Vec<SourceObject>,
 }
@@ -286,6 +352,7 @@ impl Fresh {
         Self {
             version: resource.version,
             outgoing: Arc::new(Outgoing::new(name.clone(), resource.into())),
+            aspects: Aspects::NONE,
             depends: Vec::new(),
             sources: Vec::new(),
         }

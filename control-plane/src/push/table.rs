@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use api::{Kind, ResourceName, TrustBundle, Version, limits};
+use api::{ResourceName, TrustBundle, Version, limits};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::entry::{Class, Entries, EntryId, Inputs};
+use super::entry::{Entries, EntryId, Inputs, Renewed};
 use super::outbox::{Outbox, Outgoing};
 use super::{Compiler, Joining, Request};
 use crate::metrics::{Cause, PushMetrics};
@@ -29,10 +29,8 @@ pub(crate) struct Session {
     pub(crate) subscriptions: HashMap<Arc<ResourceName>, Subscription>,
     /// The newest refusal, also after its resource has been replaced.
     pub(crate) last_nack: Option<LastNack>,
-    /// The proxy with its pod, for what is its alone.
-    own: (Class, Arc<Proxy>),
-    /// The proxy without its pod, for what it shares with its like.
-    alike: (Class, Arc<Proxy>),
+    /// The proxy, as it is compiled for.
+    proxy: Proxy,
     outbox: Arc<Outbox>,
 }
 
@@ -100,14 +98,13 @@ impl Table {
             }
             self.remove(old);
         }
-        let (own, alike) = self.classes(&joined);
+        let proxy = self.describe(&joined);
         let session = Session {
             joined,
             since: SystemTime::now(),
             subscriptions: HashMap::new(),
             last_nack: None,
-            own,
-            alike,
+            proxy,
             outbox,
         };
         self.sessions.insert(id, session);
@@ -164,12 +161,7 @@ impl Table {
         };
         let mut batch = Vec::new();
         for (name, known) in names {
-            let (class, proxy) = if name.kind == Kind::Inbound {
-                &session.own
-            } else {
-                &session.alike
-            };
-            let entry = self.entries.attach(&self.inputs, &name, class, proxy, id);
+            let entry = self.entries.attach(&self.inputs, &name, &session.proxy, id);
             let entry_ref = self.entries.get(entry);
             let subscription = session
                 .subscriptions
@@ -259,7 +251,7 @@ impl Table {
         }
     }
 
-    /// What must be compiled again after a change, once pods whose labels moved have moved to their new class.
+    /// What must be compiled again after a change, once proxies whose pods changed have found what is theirs now.
     pub(crate) fn affected(
         &mut self,
         touched: &BTreeSet<Dependency>,
@@ -278,8 +270,10 @@ impl Table {
 
     /// Compiles one entry again and addresses it to its subscribers when it has changed.
     pub(crate) fn renew(&mut self, entry: EntryId, since: Instant, batch: &mut Batch) {
-        if !self.entries.renew(&self.inputs, entry) {
-            return;
+        match self.entries.renew(&self.inputs, entry) {
+            Renewed::Same => return,
+            Renewed::Changed => {}
+            Renewed::Split => return self.split(entry, since, batch),
         }
         let entry = self.entries.get(entry);
         for id in &entry.subscribers {
@@ -302,54 +296,76 @@ impl Table {
         }
     }
 
-    fn rehome(&mut self, id: SessionId, since: Instant, batch: &mut Batch) {
-        let Some(session) = self.sessions.get(&id) else {
-            return;
-        };
-        let (own, alike) = self.classes(&session.joined);
-        if session.own.0 == own.0 && session.alike.0 == alike.0 {
-            return;
-        }
-        let session = self.sessions.get_mut(&id).expect("looked at above");
-        session.own = own;
-        session.alike = alike;
-        for (name, subscription) in &mut session.subscriptions {
-            let (class, proxy) = if name.kind == Kind::Inbound {
-                &session.own
-            } else {
-                &session.alike
-            };
-            let old = subscription.entry;
-            // First the new one, so that what both share is not dropped in between.
-            subscription.entry = self.entries.attach(&self.inputs, name, class, proxy, id);
-            if old != subscription.entry {
-                self.entries.detach(old, id);
-            }
-            let entry = self.entries.get(subscription.entry);
-            if subscription.sent != Some(entry.version) {
-                offer(subscription, entry.version, since);
-                batch.entry(id).or_default().push(entry.outgoing.clone());
+    /// Has every subscriber of an entry find its own anew. What nobody finds again is gone with the last of them.
+    fn split(&mut self, entry: EntryId, since: Instant, batch: &mut Batch) {
+        let entry = self.entries.get(entry);
+        let name = entry.name.clone();
+        let subscribers: Vec<_> = entry.subscribers.iter().copied().collect();
+        for id in subscribers {
+            let session = self.sessions.get_mut(&id).expect("subscribers are sessions");
+            let subscription = session
+                .subscriptions
+                .get_mut(&name)
+                .expect("subscribers are subscribed");
+            let moved = (&name, subscription, &session.proxy);
+            let outgoing = reattach(&mut self.entries, &self.inputs, moved, id, since);
+            if let Some(outgoing) = outgoing {
+                batch.entry(id).or_default().push(outgoing);
             }
         }
     }
 
-    /// The two views of a proxy that resources are compiled for, with their classes.
-    fn classes(&self, joined: &Joining) -> ((Class, Arc<Proxy>), (Class, Arc<Proxy>)) {
-        let describe = &self.entries.compiler().describe;
-        let own = describe(
-            &self.inputs.world,
-            &joined.namespace,
-            &joined.pod,
-            &joined.service_account,
-        );
-        let alike = Proxy {
-            pod: String::new(),
-            ..own.clone()
+    fn rehome(&mut self, id: SessionId, since: Instant, batch: &mut Batch) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
         };
-        // Equal proxies have equal text; a class is compared by its text.
-        let class = |proxy: Proxy| (Class::from(format!("{proxy:?}")), Arc::new(proxy));
-        (class(own), class(alike))
+        let proxy = self.describe(&session.joined);
+        if session.proxy == proxy {
+            return;
+        }
+        let session = self.sessions.get_mut(&id).expect("looked at above");
+        session.proxy = proxy;
+        for (name, subscription) in &mut session.subscriptions {
+            let moved = (name, subscription, &session.proxy);
+            let outgoing = reattach(&mut self.entries, &self.inputs, moved, id, since);
+            if let Some(outgoing) = outgoing {
+                batch.entry(id).or_default().push(outgoing);
+            }
+        }
     }
+
+    fn describe(&self, joined: &Joining) -> Proxy {
+        let Joining {
+            namespace,
+            pod,
+            service_account,
+            proxy_version: _,
+            revision: _,
+        } = joined;
+        (self.entries.compiler().describe)(&self.inputs.world, namespace, pod, service_account)
+    }
+}
+
+/// Moves a subscription to the entry that is the proxy's now; gives what is to be sent if that has another content.
+fn reattach(
+    entries: &mut Entries,
+    inputs: &Inputs,
+    (name, subscription, proxy): (&Arc<ResourceName>, &mut Subscription, &Proxy),
+    session: SessionId,
+    since: Instant,
+) -> Option<Arc<Outgoing>> {
+    let old = subscription.entry;
+    // First the new one, so that what both share is not dropped in between.
+    subscription.entry = entries.attach(inputs, name, proxy, session);
+    if old != subscription.entry {
+        entries.detach(old, session);
+    }
+    let entry = entries.get(subscription.entry);
+    if subscription.sent == Some(entry.version) {
+        return None;
+    }
+    offer(subscription, entry.version, since);
+    Some(entry.outgoing.clone())
 }
 
 /// Notes that a version is on its way.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use api::{Body, Resource, ResourceName};
+use api::{Body, Kind, Resource, ResourceName};
 
 use super::Compiler;
-use crate::compile::Compiled;
+use crate::compile::{Aspects, Compiled};
 use crate::state::SourceObject;
 use crate::state::{Dependency, Proxy, Touched};
 
@@ -67,14 +67,24 @@ impl Texts {
             inner.compiled += 1;
             inner.texts.get(&name.name).cloned().unwrap_or_default()
         };
+        let aspects = match (name.kind, text.as_str()) {
+            (Kind::Inbound, _) => Aspects::ALL,
+            (_, "labels") => Aspects {
+                labels: true,
+                ..Aspects::NONE
+            },
+            _ => Aspects::NONE,
+        };
         let text = match text.as_str() {
             "panic" => panic!("a compiler that cannot bear this object"),
             "large" => "x".repeat(api::limits::MAX_MESSAGE_SIZE),
-            "labels" => format!("{:?} of {:?}", proxy.labels, proxy.pod),
+            "labels" if aspects.pod => format!("{:?} of {:?}", proxy.labels, proxy.pod),
+            "labels" => format!("{:?}", proxy.labels),
             _ => text,
         };
         Compiled {
             resource: Resource::new(name.clone(), Body::Absent(text)),
+            aspects,
             depends: vec![Dependency::Service("shop".to_owned(), name.name.clone())],
             sources: vec![SourceObject {
                 kind: "VirtualService".to_owned(),

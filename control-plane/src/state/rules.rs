@@ -206,6 +206,15 @@ impl Rules {
 
     /// Whether a rule looks at the client's labels.
     pub(crate) fn looks_at_labels(&self) -> bool {
+        self.filters().any(|filter| !filter.source_labels.is_empty())
+    }
+
+    /// Whether a rule looks at the client's namespace.
+    pub(crate) fn looks_at_namespaces(&self) -> bool {
+        self.filters().any(|filter| filter.source_namespace.is_some())
+    }
+
+    fn filters(&self) -> impl Iterator<Item = &Filter> {
         let http = self
             .http
             .iter()
@@ -216,7 +225,7 @@ impl Rules {
             .iter()
             .flat_map(|rule| &rule.blocks)
             .map(|(filter, _)| filter);
-        http.chain(tcp).any(|filter| !filter.source_labels.is_empty())
+        http.chain(tcp)
     }
 }
 

@@ -72,6 +72,26 @@ proptest! {
         }
     }
 
+    /// Aspects tell who gets the same: they are one for all proxies, and nothing beside them counts.
+    #[test]
+    fn proxies_that_agree_in_the_aspects_get_the_same(batches in batches()) {
+        let universe = universe();
+        let mut world = Arc::new(World::default());
+        for batch in batches {
+            world = world.apply(batch.iter().map(|(n, v)| change(&universe, *n, *v))).0;
+            let mut aspects = BTreeMap::new();
+            for ((pod, name), of_all) in everything(&world) {
+                let one = *aspects.entry(name.clone()).or_insert(of_all.aspects);
+                prop_assert_eq!(one, of_all.aspects, "{:?} for {}", name, pod);
+                let namespace = if pod == "p3" { "other" } else { "shop" };
+                let proxy = of_all.aspects.of(&world.proxy(namespace, &pod, "sa"));
+                let of_few = compile(&world, &proxy, &name);
+                prop_assert_eq!(of_few.resource, of_all.resource, "{:?} for {}", name, pod);
+                prop_assert_eq!((of_few.aspects, of_few.sources), (of_all.aspects, of_all.sources));
+            }
+        }
+    }
+
     /// What the operator makes, the proxy takes.
     #[test]
     fn every_resource_reads_back_as_it_was(batches in batches()) {
