@@ -5,6 +5,7 @@
 //! The hub never waits for a proxy: what a slow one has not taken is replaced by what is newer (see `outbox`).
 
 mod entry;
+mod message;
 mod outbox;
 mod table;
 mod view;
@@ -18,6 +19,7 @@ use api::{ResourceName, TrustBundle, Version};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+pub use message::{Message, Update};
 pub(crate) use outbox::Outbox;
 pub use outbox::OutboxStream;
 pub use view::{AppliedBy, HubView, ObjectKey, ProxyDetail, ProxyView, ResourceDetail, Unsendable};

@@ -3,14 +3,13 @@
 
 mod decode;
 mod greeting;
+mod service;
 mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::limits::MAX_MESSAGE_SIZE;
 use api::proto;
-use api::proto::config_server::{Config, ConfigServer};
 use api::proto::identity_server::{Identity, IdentityServer};
 use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
@@ -79,9 +78,7 @@ impl Server {
         let failed = self.metrics.failed_handshakes.clone();
         let connections = accept::accept(listener, identity.tls(&[b"h2"]), failed, greeting::greet);
         let connections = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
-        let config = ConfigServer::new(self.clone())
-            .max_decoding_message_size(MAX_MESSAGE_SIZE)
-            .max_encoding_message_size(MAX_MESSAGE_SIZE);
+        let config = service::ConfigService(self.clone());
         // A request for a certificate is small.
         let identity = IdentityServer::new(self).max_decoding_message_size(64 << 10);
         tonic::transport::Server::builder()
@@ -165,10 +162,8 @@ impl Identity for Server {
     }
 }
 
-#[tonic::async_trait]
-impl Config for Server {
-    type StreamStream = OutboxStream;
-
+impl Server {
+    /// `Config.Stream`.
     async fn stream(
         &self,
         request: Request<Streaming<proto::ProxyMessage>>,

@@ -12,7 +12,7 @@ use api::{Body, Kind, Resource, ResourceName, TrustBundle, Version, limits, name
 use tokio::time::Instant;
 
 use super::Compiler;
-use super::outbox::Outgoing;
+use super::message::Outgoing;
 use super::table::SessionId;
 use crate::compile::{Aspects, Compiled};
 use crate::metrics::PushMetrics;
@@ -290,11 +290,11 @@ impl Entries {
         };
         let version = resource.version;
         let outgoing = self.equal(name, version);
-        let outgoing = outgoing.unwrap_or_else(|| Arc::new(Outgoing::new(name.clone(), resource.into())));
-        if outgoing.bytes > limits::MAX_MESSAGE_SIZE - ENVELOPE {
+        let outgoing = outgoing.unwrap_or_else(|| Arc::new(Outgoing::new(name.clone(), &resource.into())));
+        if outgoing.encoded.len() > limits::MAX_MESSAGE_SIZE - ENVELOPE {
             return Err(format!(
                 "it has {} bytes encoded, more than the {} that one message can carry: split the objects it is made of",
-                outgoing.bytes,
+                outgoing.encoded.len(),
                 limits::MAX_MESSAGE_SIZE - ENVELOPE
             ));
         }
@@ -351,7 +351,7 @@ impl Fresh {
         let resource = Resource::new(ResourceName::clone(name), body);
         Self {
             version: resource.version,
-            outgoing: Arc::new(Outgoing::new(name.clone(), resource.into())),
+            outgoing: Arc::new(Outgoing::new(name.clone(), &resource.into())),
             aspects: Aspects::NONE,
             depends: Vec::new(),
             sources: Vec::new(),

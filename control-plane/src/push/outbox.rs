@@ -7,29 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use api::{Kind, ResourceName, proto};
-use prost::Message as _;
 use tokio_stream::Stream;
 use tonic::Status;
 
+use super::message::{Message, Outgoing, Update};
 use crate::metrics::PushMetrics;
 
 /// Resources of one update, in encoded bytes; one larger resource travels alone.
 const BATCH_BYTES: usize = 1 << 20;
-
-/// A resource ready to be sent, shared by all proxies that get the same.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) name: Arc<ResourceName>,
-    pub(crate) message: proto::Resource,
-    pub(crate) bytes: usize,
-}
-
-impl Outgoing {
-    pub(crate) fn new(name: Arc<ResourceName>, message: proto::Resource) -> Self {
-        let bytes = message.encoded_len();
-        Self { name, message, bytes }
-    }
-}
 
 /// Place of a kind within an update: what others refer to comes first, so that a proxy can use a resource when it comes.
 fn rank(kind: Kind) -> u8 {
@@ -134,10 +119,8 @@ impl Outbox {
         }
     }
 
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Result<proto::OperatorMessage, Status>>> {
-        use proto::operator_message::Body;
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Status>>> {
         let mut inner = self.lock();
-        let message = |body| proto::OperatorMessage { body: Some(body) };
         match &inner.end {
             // Stays ended: only the status is given out once.
             Some(Err(_)) => {
@@ -148,18 +131,18 @@ impl Outbox {
             None => {}
         }
         if let Some(welcome) = inner.welcome.take() {
-            return Poll::Ready(Some(Ok(message(Body::Welcome(welcome)))));
+            return Poll::Ready(Some(Ok(Message::Welcome(welcome))));
         }
         let mut bytes = 0;
         let mut resources = Vec::new();
         while let Some(next) = inner.waiting.first_entry() {
-            if bytes > 0 && bytes + next.get().bytes > BATCH_BYTES {
+            if bytes > 0 && bytes + next.get().encoded.len() > BATCH_BYTES {
                 break;
             }
             let outgoing = next.remove();
-            bytes += outgoing.bytes;
+            bytes += outgoing.encoded.len();
             self.metrics.sent.of(outgoing.name.kind).inc();
-            resources.push(outgoing.message.clone());
+            resources.push(outgoing);
         }
         if resources.is_empty() {
             inner.waker = Some(cx.waker().clone());
@@ -168,7 +151,7 @@ impl Outbox {
         self.metrics
             .sent_bytes
             .inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
-        Poll::Ready(Some(Ok(message(Body::Update(proto::Update { resources })))))
+        Poll::Ready(Some(Ok(Message::Update(Update(resources)))))
     }
 }
 
@@ -177,7 +160,7 @@ impl Outbox {
 pub struct OutboxStream(pub(crate) Arc<Outbox>);
 
 impl Stream for OutboxStream {
-    type Item = Result<proto::OperatorMessage, Status>;
+    type Item = Result<Message, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_take(cx)
@@ -202,16 +185,17 @@ mod tests {
     fn outgoing(kind: Kind, name: &str, reason: &str) -> Arc<Outgoing> {
         let name = ResourceName::new(kind, name);
         let resource = Resource::new(name.clone(), Body::Absent(reason.to_owned()));
-        Arc::new(Outgoing::new(Arc::new(name), resource.into()))
+        Arc::new(Outgoing::new(Arc::new(name), &resource.into()))
     }
 
-    fn names(message: Option<Result<proto::OperatorMessage, Status>>) -> Vec<String> {
-        use proto::operator_message::Body as Pb;
-        let Some(Pb::Update(update)) = message.unwrap().unwrap().body else {
+    fn names(message: Option<Result<Message, Status>>) -> Vec<String> {
+        let Message::Update(Update(resources)) = message.unwrap().unwrap() else {
             panic!("not an update")
         };
-        let name = |r: proto::Resource| ResourceName::try_from(r.name).unwrap().to_string();
-        update.resources.into_iter().map(name).collect()
+        resources
+            .iter()
+            .map(|resource| resource.name.to_string())
+            .collect()
     }
 
     #[tokio::test]

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::entry::{Entries, EntryId, Inputs, Renewed};
-use super::outbox::{Outbox, Outgoing};
+use super::message::Outgoing;
+use super::outbox::Outbox;
 use super::{Compiler, Joining, Request};
 use crate::metrics::{Cause, PushMetrics};
 use crate::state::{Dependency, Proxy, World};

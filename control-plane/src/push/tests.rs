@@ -78,7 +78,8 @@ impl Proxied {
         let Some(message) = self.stream.next().now_or_never() else {
             return Vec::new();
         };
-        let Some(proto::operator_message::Body::Update(update)) = message.unwrap().unwrap().body else {
+        let message = proto::OperatorMessage::from(message.unwrap().unwrap());
+        let Some(proto::operator_message::Body::Update(update)) = message.body else {
             panic!("not an update")
         };
         let shown = |resource: proto::Resource| {

@@ -256,7 +256,7 @@ pub(crate) fn proxy(table: &Table, namespace: &str, pod: &str) -> Option<ProxyDe
                     .iter()
                     .map(|s| format!("{s} (generation {})", s.generation))
                     .collect(),
-                content: content(&entry.outgoing.message),
+                content: content(&entry.outgoing.decoded()),
             }
         })
         .collect();

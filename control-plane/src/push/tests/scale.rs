@@ -132,10 +132,10 @@ impl Proxied {
         let Some(message) = self.stream.next().now_or_never() else {
             return 0;
         };
-        let Some(proto::operator_message::Body::Update(update)) = message.unwrap().unwrap().body else {
+        let Message::Update(Update(resources)) = message.unwrap().unwrap() else {
             panic!("not an update")
         };
-        update.resources.len()
+        resources.len()
     }
 }
 
