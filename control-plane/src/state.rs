@@ -149,6 +149,9 @@ pub struct World {
 #[derive(Debug, Clone, Default)]
 struct Index {
     services_at: Table<IpAddr, BTreeSet<(Age, ServiceName)>>,
+    /// Services by namespace and the first label that they select on. Looking at every Service for every proxy would make
+    /// the first load quadratic.
+    selecting: Table<(String, String, String), BTreeSet<ServiceName>>,
     pods_at: Table<IpAddr, BTreeSet<(Age, ObjectName)>>,
     slices_of: Table<ServiceName, BTreeSet<ObjectName>>,
     slices_at: Table<IpAddr, BTreeSet<ObjectName>>,
@@ -226,9 +229,19 @@ impl World {
         self.external.get(&name.namespace, &name.name).map(|dns| &**dns)
     }
 
-    /// The Services of a namespace, in no order that means anything.
-    pub fn services_in(&self, namespace: &str) -> impl Iterator<Item = &Service> {
-        self.services.within(namespace).map(|service| &**service)
+    /// The Services of a namespace that select pods with these labels, in no order that means anything.
+    pub fn services_selecting(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &Service> {
+        let first = labels
+            .iter()
+            .map(|(key, value)| (namespace.to_owned(), key.clone(), value.clone()));
+        first
+            .flat_map(|first| self.index.selecting.linked(&first))
+            .filter_map(|name| self.service(name))
+            .filter(move |service| service.selects(namespace, labels))
     }
 
     /// The Service that has this cluster address; of several the oldest.

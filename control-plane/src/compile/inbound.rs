@@ -143,10 +143,7 @@ fn known_ports(
                 .for_each(|(name, number)| add(service, name, *number));
         }
     }
-    for service in world
-        .services_in(&proxy.namespace)
-        .filter(|s| s.selects(&proxy.namespace, &proxy.labels))
-    {
+    for service in world.services_selecting(&proxy.namespace, &proxy.labels) {
         from.depend(Dependency::service(&service.name));
         for port in &service.ports {
             match &port.target {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crds::{Kind, Object, ObjectKey};
 
 use super::host::{ObjectName, ServiceName};
-use super::{Dependency, Pod, Service, Slice, SliceEntry, Touched, World};
+use super::{Dependency, Index, Pod, Service, Slice, SliceEntry, Touched, World};
 use crate::source::Change;
 
 impl World {
@@ -104,7 +104,17 @@ impl Revision {
         if old == new {
             return;
         }
-        let services_at = &mut self.world.index.services_at;
+        let Index {
+            services_at,
+            selecting,
+            ..
+        } = &mut self.world.index;
+        for first in old.iter().filter_map(|service| service.first_label()) {
+            selecting.unlink(&first, &name);
+        }
+        for first in new.iter().filter_map(|service| service.first_label()) {
+            selecting.link(&first, name.clone());
+        }
         for service in old.iter() {
             for address in &service.addresses {
                 services_at.unlink(address, &(service.age.clone(), name.clone()));

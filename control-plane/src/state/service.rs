@@ -125,6 +125,12 @@ impl Service {
                 .is_some_and(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
     }
 
+    /// The first label that it selects on, with its namespace: what every pod that it selects has.
+    pub(super) fn first_label(&self) -> Option<(String, String, String)> {
+        let (key, value) = self.selector.as_ref()?.first_key_value()?;
+        Some((self.name.namespace.clone(), key.clone(), value.clone()))
+    }
+
     /// Its ports as a sentence has them: `9080, 9090`.
     #[must_use]
     pub fn port_list(&self) -> String {
