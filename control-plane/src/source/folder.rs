@@ -13,6 +13,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crds::{Object, ObjectKey, ParseError};
 
@@ -23,8 +24,12 @@ use super::Change;
 pub struct Folder {
     files: BTreeMap<PathBuf, File>,
     claims: BTreeMap<ObjectKey, BTreeSet<PathBuf>>,
-    /// What the last changes made of it.
-    shown: BTreeMap<ObjectKey, Object>,
+    /// What the last changes made of it. Mostly the very objects of the files, which are the bulk of what is held here.
+    shown: BTreeMap<ObjectKey, Arc<Object>>,
+    /// Files that have problems, and objects that are in several files: apart, so that asking for the problems after each
+    /// change costs what there is to say, and not what there is.
+    broken: BTreeSet<PathBuf>,
+    disputed: BTreeSet<ObjectKey>,
 }
 
 /// What became of a file.
@@ -57,7 +62,7 @@ pub struct FileProblem {
 
 #[derive(Debug, Default)]
 struct File {
-    objects: BTreeMap<ObjectKey, Object>,
+    objects: BTreeMap<ObjectKey, Arc<Object>>,
     problems: Vec<FileProblem>,
 }
 
@@ -67,6 +72,7 @@ impl Folder {
         let mut keys = BTreeSet::new();
         for (path, content) in updates {
             let before = self.files.remove(&path).unwrap_or_default();
+            self.broken.remove(&path);
             for key in before.objects.keys() {
                 keys.insert(key.clone());
                 self.unclaim(key, &path);
@@ -76,7 +82,14 @@ impl Folder {
             };
             for key in after.objects.keys() {
                 keys.insert(key.clone());
-                self.claims.entry(key.clone()).or_default().insert(path.clone());
+                let claims = self.claims.entry(key.clone()).or_default();
+                claims.insert(path.clone());
+                if claims.len() > 1 {
+                    self.disputed.insert(key.clone());
+                }
+            }
+            if !after.problems.is_empty() {
+                self.broken.insert(path.clone());
             }
             self.files.insert(path, after);
         }
@@ -87,12 +100,13 @@ impl Folder {
     #[must_use]
     pub fn problems(&self) -> Vec<FileProblem> {
         let mut problems: Vec<_> = self
-            .files
-            .values()
+            .broken
+            .iter()
+            .filter_map(|path| self.files.get(path))
             .flat_map(|file| file.problems.clone())
             .collect();
-        for (key, paths) in self.claims.iter().filter(|(_, paths)| paths.len() > 1) {
-            let mut paths = paths.iter();
+        for key in &self.disputed {
+            let mut paths = self.claims.get(key).into_iter().flatten();
             let Some(first) = paths.next() else { continue };
             problems.extend(paths.map(|path| {
                 let first = first.display();
@@ -109,6 +123,9 @@ impl Folder {
     fn unclaim(&mut self, key: &ObjectKey, path: &Path) {
         if let Some(paths) = self.claims.get_mut(key) {
             paths.remove(path);
+            if paths.len() < 2 {
+                self.disputed.remove(key);
+            }
             if paths.is_empty() {
                 self.claims.remove(key);
             }
@@ -123,12 +140,13 @@ impl Folder {
             return self.shown.remove(&key).map(|_| Change::Remove(key));
         };
         let before = self.shown.get(&key);
-        let object = with_generation(object.clone(), before);
+        let object = with_generation(Arc::clone(object), before.map(|object| &**object));
         if before == Some(&object) {
             return None;
         }
-        self.shown.insert(key, object.clone());
-        Some(Change::Set(object))
+        let change = Change::Set(Object::clone(&object));
+        self.shown.insert(key, object);
+        Some(change)
     }
 }
 
@@ -173,7 +191,7 @@ impl File {
     fn add(&mut self, object: Object, path: &Path) {
         match self.objects.entry(object.key()) {
             Entry::Vacant(place) => {
-                place.insert(object);
+                place.insert(Arc::new(object));
             }
             Entry::Occupied(first) => {
                 let key = first.key();
@@ -242,8 +260,9 @@ fn problem(path: &Path, message: String) -> FileProblem {
 
 /// The object with the generation that an API server would give it: the one before while the spec is the same, one more
 /// when it differs, and 1 at first. What the file itself says counts where it is higher.
-fn with_generation(mut object: Object, before: Option<&Object>) -> Object {
-    let (metadata, same) = match (&mut object, before) {
+fn with_generation(object: Arc<Object>, before: Option<&Object>) -> Arc<Object> {
+    let mut changed = Object::clone(&object);
+    let (metadata, same) = match (&mut changed, before) {
         (Object::VirtualService(new), Some(Object::VirtualService(old))) => {
             let same = new.spec == old.spec;
             (&mut new.metadata, Some((same, old.metadata.generation)))
@@ -259,7 +278,7 @@ fn with_generation(mut object: Object, before: Option<&Object>) -> Object {
         (Object::VirtualService(new), _) => (&mut new.metadata, None),
         (Object::DestinationRule(new), _) => (&mut new.metadata, None),
         (Object::PeerAuthentication(new), _) => (&mut new.metadata, None),
-        // Kubernetes' own kinds have none, or one that nobody looks at.
+        // Kubernetes' own kinds have none, or one that nobody looks at: the same object, not a copy of it, is kept.
         (Object::Service(_) | Object::Pod(_) | Object::Namespace(_) | Object::EndpointSlice(_), _) => {
             return object;
         }
@@ -270,7 +289,7 @@ fn with_generation(mut object: Object, before: Option<&Object>) -> Object {
         None => 1,
     };
     metadata.generation = Some(metadata.generation.unwrap_or(1).max(counted));
-    object
+    Arc::new(changed)
 }
 
 #[cfg(test)]

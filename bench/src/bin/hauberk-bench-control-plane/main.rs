@@ -1,5 +1,6 @@
-//! What the operator costs at scale: one real operator process, and a mesh of proxies simulated in this one, which speak
-//! the real stream over connections of their own. `make bench-control-plane` runs it; `docs/performance-operator.md` shows the last full run.
+//! What the operator costs at scale: one real operator process, and a mesh of proxies simulated in this one, which
+//! speak the real stream over connections of their own. `make bench-control-plane` runs it;
+//! `docs/performance-operator.md` shows the last full run.
 
 #![allow(
     clippy::cast_precision_loss,

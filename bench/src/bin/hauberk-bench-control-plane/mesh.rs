@@ -200,7 +200,7 @@ pub(crate) fn pod_manifest(size: &Size, service: usize, replica: usize, generati
     let (namespace, name) = (namespace(service), name(service));
     let pod = pod(service, replica, generation);
     let ip = pod_address(size, service, replica, generation);
-    let version = if replica % 2 == 0 { "v1" } else { "v2" };
+    let version = if replica.is_multiple_of(2) { "v1" } else { "v2" };
     let text = format!(
         "apiVersion: v1
 kind: Pod
