@@ -24,7 +24,7 @@ PROFILE ?= release
 host = $(shell rustc -vV | sed -n 's/^host: //p')
 static = $(target)/$(host)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 build-static = RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --profile $(PROFILE) \
-	--target $(host) -p proxy -p control-plane -p cli -p tests --bin hauberk-proxy --bin hauberk-control-plane \
+	--target $(host) -p proxy -p control-plane -p cli -p tests -p bench --bin hauberk-proxy --bin hauberk-control-plane \
 	--bin hauberk --bin hauberk-testapp --bin hauberk-demo
 
 # How long `make fuzz` spends on each target.
@@ -65,7 +65,7 @@ fuzz: setup ## Fuzz each target for FUZZ_SECONDS (30)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO=$(CARGO) sh scripts/fuzz.sh
 
 bench: setup ## Measure Hauberk beside its peers, as root; BENCH="http1 idle" for some, BENCH=--list names them
-	$(build-static) -p bench --bin hauberk-bench --bin hauberk-floor
+	$(build-static) --bin hauberk-bench --bin hauberk-floor
 	peers=$$(sh scripts/bench-peers.sh) && HAUBERK_BENCH_PEERS=$$peers \
 		$(static)/hauberk-bench --output $(target)/bench $(BENCH)
 
@@ -75,13 +75,13 @@ bench-decisions: setup ## Measure what the pure decisions cost; BENCH=--test onl
 # Built as the demo's programs are, so that nothing is compiled twice.
 instructions: ## Count instructions under valgrind, compare with bench/instructions.json; UPDATE=1 accepts, CASES=name
 	@sh scripts/setup.sh instructions
-	$(build-static) -p bench --bin hauberk-instructions
+	$(build-static) --bin hauberk-instructions
 	$(static)/hauberk-instructions $(if $(UPDATE),--update,--check) $(CASES)
 
 # BENCH="--docs docs/performance-operator.md" writes the tables into the page; --help lists the options.
 bench-control-plane: setup ## Measure the operator with 1,000 simulated proxies; BENCH=--smoke only looks for errors
-	$(CARGO) build --release -p control-plane -p bench --bin hauberk-control-plane --bin hauberk-bench-control-plane
-	$(target)/release/hauberk-bench-control-plane --json $(target)/bench/control-plane.json $(BENCH)
+	$(build-static) --bin hauberk-bench-control-plane
+	$(static)/hauberk-bench-control-plane --json $(target)/bench/control-plane.json $(BENCH)
 
 demo: setup ## Tell the story of README.md on this machine; KEEP=1 leaves it running
 	$(build-static)

@@ -9,7 +9,7 @@ use prost::Message as _;
 use proxy::balancer::Weights;
 use proxy::config::snapshot::{Cluster, Route};
 use proxy::live::ClusterLive;
-use proxy::route::{Chosen, Facts, location, rewritten, select, select_tcp};
+use proxy::route::{Chosen, Facts, Index, location, rewritten, select, select_tcp};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
@@ -66,6 +66,7 @@ fn resolved(spec: api::Route) -> Route {
             })
             .collect(),
         tcp: spec.tcp.iter().map(|rule| clusters(&rule.split)).collect(),
+        index: Index::of(&spec.http),
         spec: Arc::new(spec),
     }
 }
