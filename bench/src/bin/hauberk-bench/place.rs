@@ -319,8 +319,6 @@ async fn many_connections(pod: &Pod) {
     pod.run(async {
         for (knob, value) in [
             ("net/ipv4/ip_local_port_range", "1024 65000"),
-            ("net/ipv4/tcp_tw_reuse", "1"),
-            ("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "2"),
             ("net/core/somaxconn", "4096"),
         ] {
             // Where there is no such knob the limit is not there either.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use tests::lab::{App, PortSpec, ServiceSpec, Workload, eventually};
 
-use super::{CLIENT, ECHO, HTTP1, HTTP2, PLAIN, Place, SOURCE};
+use super::{CLIENT, ECHO, HTTP1, HTTP2, LOGGING_CLIENT, PLAIN, Place, SOURCE};
 
 /// How long the operator and a proxy may take until a new service can be called.
 const CALLABLE_WITHIN: Duration = Duration::from_secs(30);
@@ -165,14 +165,18 @@ impl Place {
         let address = Ipv4Addr::new(10, 96, 200, number);
         self.lab
             .apply(name, &format!("{}{more}", service(name, address, endpoints)))?;
-        let client = self.lab.pod(CLIENT);
         let url = format!("http://{address}:{HTTP1}/1");
-        eventually(CALLABLE_WITHIN, &format!("{name} can be called"), async || {
-            let reply = client.get(&url).await?;
-            ensure!(reply.status == 200, "{} {}", reply.status, reply.text());
-            Ok(())
-        })
-        .await?;
+        // Another pod asks until the operator knows it. A proxy that asked too early would dial the address itself, and the
+        // kernel would keep that connection's ports out of the redirect for two minutes.
+        for client in [LOGGING_CLIENT, CLIENT] {
+            let client = self.lab.pod(client);
+            eventually(CALLABLE_WITHIN, &format!("{name} can be called"), async || {
+                let reply = client.get(&url).await?;
+                ensure!(reply.status == 200, "{} {}", reply.status, reply.text());
+                Ok(())
+            })
+            .await?;
+        }
         Ok(Extra {
             service: Some((name.to_owned(), address)),
             ..Extra::default()

@@ -27,9 +27,13 @@ pub(crate) async fn soak(place: &Place, time: Duration) -> anyhow::Result<()> {
     let extra = place
         .add_service(name, 90, &addresses, &place::features(name, ""))
         .await?;
+    let same_proxy = Extra {
+        shared: true,
+        ..Extra::default()
+    };
     let ways = [
         open(place, None, Some(&extra)).await?,
-        open(place, Some(Protocol::Http2), None).await?,
+        open(place, Some(Protocol::Http2), Some(&same_proxy)).await?,
     ];
     let end = Instant::now() + time;
     let mut memory: Vec<f64> = Vec::new();
@@ -69,7 +73,8 @@ async fn slice(place: &Place, ways: &[Way; 2]) -> anyhow::Result<Outcome> {
         for work in [Work::Requests(small("/1024")), Work::NewConnections] {
             let outcome = work
                 .run(way, Protocol::Http1, SLICE, &place.file("soak.tsv"))
-                .await?;
+                .await
+                .with_context(|| format!("{work:?} to {}", way.authority))?;
             total.succeeded += outcome.succeeded;
             total.failed += outcome.failed;
         }

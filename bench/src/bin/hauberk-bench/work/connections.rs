@@ -24,7 +24,9 @@ pub(super) async fn http(target: SocketAddr, authority: String, time: Duration) 
             let mut answer = Vec::new();
             while Instant::now() < end {
                 let begun = Instant::now();
-                let mut stream = TcpStream::connect(target).await.context("cannot connect")?;
+                let mut stream = TcpStream::connect(target)
+                    .await
+                    .with_context(|| format!("cannot connect to {target}"))?;
                 stream.write_all(request.as_bytes()).await?;
                 answer.clear();
                 stream.read_to_end(&mut answer).await?;
@@ -55,7 +57,9 @@ pub(super) async fn tcp(target: SocketAddr, time: Duration) -> anyhow::Result<Ou
             let mut back = [0; 4];
             while Instant::now() < end {
                 let begun = Instant::now();
-                let mut stream = TcpStream::connect(target).await.context("cannot connect")?;
+                let mut stream = TcpStream::connect(target)
+                    .await
+                    .with_context(|| format!("cannot connect to {target}"))?;
                 stream.write_all(b"ping").await?;
                 stream.read_exact(&mut back).await?;
                 outcome.succeeded += 1;
@@ -76,7 +80,9 @@ pub(crate) async fn idle(
     let request = format!("GET /32 HTTP/1.1\r\nHost: {authority}\r\n\r\n");
     let mut kept = Vec::new();
     for _ in 0..count {
-        let mut stream = TcpStream::connect(target).await.context("cannot connect")?;
+        let mut stream = TcpStream::connect(target)
+            .await
+            .with_context(|| format!("cannot connect to {target}"))?;
         stream.write_all(request.as_bytes()).await?;
         read_answer(&mut stream).await?;
         kept.push(stream);

@@ -19,7 +19,9 @@ pub(super) async fn ping_pong(target: SocketAddr, time: Duration) -> anyhow::Res
     let mut tasks = JoinSet::new();
     for _ in 0..PINGING {
         tasks.spawn(async move {
-            let mut stream = TcpStream::connect(target).await.context("cannot connect")?;
+            let mut stream = TcpStream::connect(target)
+                .await
+                .with_context(|| format!("cannot connect to {target}"))?;
             stream.set_nodelay(true)?;
             let mut outcome = Outcome::default();
             let end = Instant::now() + time;
@@ -42,7 +44,9 @@ pub(super) async fn bulk(target: SocketAddr, time: Duration) -> anyhow::Result<O
     let mut tasks = JoinSet::new();
     for _ in 0..BULK {
         tasks.spawn(async move {
-            let mut stream = TcpStream::connect(target).await.context("cannot connect")?;
+            let mut stream = TcpStream::connect(target)
+                .await
+                .with_context(|| format!("cannot connect to {target}"))?;
             let end = Instant::now() + time;
             let mut buffer = vec![0; MIB / 4];
             let mut bytes = 0;
