@@ -287,19 +287,15 @@ fn without_first(rules: &str) -> String {
 }
 
 async fn endpoints(place: &Place) -> anyhow::Result<Vec<Case>> {
-    // The backend answers under all addresses of a network that the client finds behind its pod.
+    // The backend answers under all addresses of a network that the clients find behind its pod.
     let backend = place.lab().pod(&format!("{PLAIN}-v1-0"));
-    let client = place.lab().pod(place::CLIENT);
     let via = backend.ip().to_string();
+    let local = ["route", "replace", "local", "10.78.0.0/16", "dev", "lo"];
+    let remote = ["route", "replace", "10.78.0.0/16", "via", &via];
     for (pod, arguments) in [
-        (
-            &backend,
-            vec!["route", "replace", "local", "10.78.0.0/16", "dev", "lo"],
-        ),
-        (
-            &client,
-            vec!["route", "replace", "10.78.0.0/16", "via", via.as_str()],
-        ),
+        (&backend, &local[..]),
+        (&place.lab().pod(place::CLIENT), &remote[..]),
+        (&place.lab().pod(LOGGING_CLIENT), &remote[..]),
     ] {
         let mut command = Command::new("ip");
         command.args(arguments);
