@@ -43,6 +43,7 @@ pub mod identity;
 pub mod admin;
 pub mod drain;
 pub mod error;
+pub mod log;
 pub mod probes;
 pub mod wait;
 

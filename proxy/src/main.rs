@@ -11,9 +11,9 @@ use proxy::admin::Admin;
 use proxy::config::{self, Current, operator};
 use proxy::drain::{self, Pace, neighbours};
 use proxy::metrics::Metrics;
-use proxy::settings::{Cli, Command, LogFormat, Settings, WaitArgs};
+use proxy::settings::{Cli, Command, Settings, WaitArgs};
 use proxy::worker::{self, Shared};
-use proxy::{identity, interception, wait};
+use proxy::{identity, interception, log, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -36,32 +36,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_log(settings: &Settings) -> anyhow::Result<()> {
-    // The parser of filters panics on some of these.
-    anyhow::ensure!(
-        settings.log.is_ascii(),
-        "--log {:?}: only ASCII can be in a filter",
-        settings.log
-    );
-    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log).with_context(|| {
-        format!(
-            "--log {:?} (write for example `info,proxy::outbound=debug`)",
-            settings.log
-        )
-    })?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match settings.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
-}
-
 /// The main thread is the background thread: the stream to the operator, certificates, admin and signals.
 fn run(settings: Settings) -> anyhow::Result<()> {
-    start_log(&settings)?;
+    log::start(&settings)?;
     runtime()?.block_on(serve(Arc::new(settings)))
 }
 

@@ -70,6 +70,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         } else {
             Some(case.with)
         };
+        proxy::log::start(&pod::settings())?;
         body.with_context(|| format!("{name} subtracts nothing"))?(iterations);
         return Ok(true);
     }
