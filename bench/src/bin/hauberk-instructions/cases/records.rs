@@ -36,7 +36,7 @@ fn record(iterations: u32, log: settings::AccessLog) {
         let (downstream, dialled) = (([10, 0, 0, 9], 41000).into(), ([10, 96, 0, 1], 80).into());
         let mut record = recorder.start(Direction::Outbound, Protocol::Http1, downstream, dialled);
         record.describe(&parts);
-        record.route = Some(Arc::clone(&route));
+        record.routed(&route);
         record.rule = Some(0);
         record.cluster = Some(Arc::clone(&cluster));
         record.endpoint = cluster.endpoints.first().cloned();
