@@ -18,19 +18,24 @@ use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::Change;
 use super::folder::{FileProblem, Folder};
 use inbox::{Inbox, Pending};
 use scan::Scanner;
 
+/// Looking at all files takes at most one part in so many of the time, however many there are …
+const LOOKING_SHARE: u32 = 200;
+/// … but they are looked at this often.
+const LOOK_AT_LEAST: Duration = Duration::from_secs(60);
+
 /// How the folder is watched.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Files are read when nothing has happened for so long.
     pub debounce: Duration,
-    /// All files are looked at so often, in case an event was lost.
+    /// All files are looked at so often, in case an event was lost; less often where that takes long.
     pub rescan: Duration,
 }
 
@@ -157,6 +162,7 @@ impl Directory {
             .take()
             .expect("a scanner comes back before the next reading");
         let root = scanner.root().to_owned();
+        let (everything, began) = (pending.everything, Instant::now());
         let work = move || {
             let found = scanner.read(&pending);
             (scanner, found)
@@ -165,6 +171,10 @@ impl Directory {
             .await
             .expect("reading files does not panic");
         self.scanner = Some(scanner);
+        if everything {
+            self.rescan
+                .reset_after(until_next_look(self.options.rescan, began.elapsed()));
+        }
         if found.root_changed {
             // The folder was moved or made anew under its name: what was watched is not it any more. When this fails,
             // as while it is gone, the next rescan finds it changed again.
@@ -181,6 +191,11 @@ impl Directory {
         self.problems.clone_from(&problems);
         Some(Batch { changes, problems })
     }
+}
+
+/// The time from one look at all files to the next, by how long it took.
+fn until_next_look(least: Duration, took: Duration) -> Duration {
+    least.max((took * LOOKING_SHARE).min(LOOK_AT_LEAST))
 }
 
 #[cfg(test)]

@@ -208,3 +208,16 @@ async fn links_in_circles_end() {
     .await;
     assert_eq!(told(&watched.last), ["+a x"]);
 }
+
+#[test]
+fn looking_at_all_files_takes_a_bounded_share_of_the_time_and_is_never_given_up() {
+    let least = Duration::from_secs(5);
+    let after = |ms| until_next_look(least, Duration::from_millis(ms));
+    assert_eq!(after(1), least);
+    assert_eq!(after(100), Duration::from_secs(20));
+    assert_eq!(after(100_000), LOOK_AT_LEAST);
+    assert_eq!(
+        until_next_look(Duration::from_secs(90), Duration::ZERO),
+        Duration::from_secs(90)
+    );
+}
