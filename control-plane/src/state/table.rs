@@ -1,27 +1,114 @@
 //! A map whose copies share what they have in common: the parts of a `World`.
 //!
-//! Keys are spread over a fixed number of small ordered maps. A copy of the table copies pointers; a change to the copy
-//! copies the one small map it falls into. So the next world costs what changed, not what is known.
+//! A tree by the hash of the key: small leaves below branches of a fixed width. A copy of the table copies one pointer; a
+//! change to the copy copies the way to one leaf, and that leaf. So the next world costs what changed, not what is known.
+//! Equal tables have equal trees, whatever came and went: a branch stands where more is below it than a leaf may hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::Arc;
 
-const SHARDS: usize = 64;
+/// Bits of the hash that one branch goes by.
+const BITS: u32 = 4;
+/// Children of a branch.
+const WIDTH: usize = 1 << BITS;
+/// Keys that a leaf may hold.
+const LEAF: usize = 32;
+/// Below this many branches the hash is used up, and a leaf holds what there is.
+const DEPTH: u32 = u64::BITS / BITS;
 
 /// A map whose copies share what they have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Table<K, V> {
-    /// Empty until the first insertion, then `SHARDS` long.
-    shards: Vec<Arc<BTreeMap<K, V>>>,
-    len: usize,
+    root: Arc<Node<K, V>>,
+}
+
+#[derive(Debug, Clone)]
+enum Node<K, V> {
+    /// In the order of the keys.
+    Leaf(Vec<(K, V)>),
+    Branch {
+        children: Vec<Arc<Node<K, V>>>,
+        /// Keys below.
+        len: usize,
+    },
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
         Self {
-            shards: Vec::new(),
-            len: 0,
+            root: Arc::new(Node::Leaf(Vec::new())),
+        }
+    }
+}
+
+impl<K, V> Node<K, V> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Leaf(items) => items.len(),
+            Self::Branch { len, .. } => *len,
+        }
+    }
+}
+
+impl<K: Ord + Hash + Clone, V: Clone> Node<K, V> {
+    /// A node of these items, at this depth.
+    fn of(items: Vec<(K, V)>, depth: u32) -> Self {
+        if items.len() <= LEAF || depth == DEPTH {
+            return Self::Leaf(items);
+        }
+        let len = items.len();
+        let mut parts: Vec<Vec<(K, V)>> = (0..WIDTH).map(|_| Vec::new()).collect();
+        for item in items {
+            // One after another, so each part is in order too.
+            parts[child_of(hash_of(&item.0), depth)].push(item);
+        }
+        let children = parts.into_iter().map(|part| Arc::new(Self::of(part, depth + 1)));
+        Self::Branch {
+            children: children.collect(),
+            len,
+        }
+    }
+
+    fn insert(&mut self, hash: u64, depth: u32, key: K, value: V) -> Option<V> {
+        match self {
+            Self::Leaf(items) => {
+                match items.binary_search_by(|(k, _)| k.cmp(&key)) {
+                    Ok(at) => return Some(std::mem::replace(&mut items[at].1, value)),
+                    Err(at) => items.insert(at, (key, value)),
+                }
+                if items.len() > LEAF {
+                    *self = Self::of(std::mem::take(items), depth);
+                }
+                None
+            }
+            Self::Branch { children, len } => {
+                let child = Arc::make_mut(&mut children[child_of(hash, depth)]);
+                let old = child.insert(hash, depth + 1, key, value);
+                *len += usize::from(old.is_none());
+                old
+            }
+        }
+    }
+
+    fn remove(&mut self, hash: u64, depth: u32, key: &K) -> Option<V> {
+        match self {
+            Self::Leaf(items) => {
+                let at = items.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
+                Some(items.remove(at).1)
+            }
+            Self::Branch { children, len } => {
+                let child = Arc::make_mut(&mut children[child_of(hash, depth)]);
+                let old = child.remove(hash, depth + 1, key);
+                *len -= usize::from(old.is_some());
+                if *len <= LEAF {
+                    let mut items: Vec<(K, V)> =
+                        Items::of(self).map(|(k, v)| (k.clone(), v.clone())).collect();
+                    items.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                    *self = Self::Leaf(items);
+                }
+                old
+            }
         }
     }
 }
@@ -29,12 +116,24 @@ impl<K, V> Default for Table<K, V> {
 impl<K: Ord + Hash + Clone, V: Clone> Table<K, V> {
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.root.len()
     }
 
     /// The value of a key.
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        self.shards.get(shard_of(key))?.get(key)
+        let hash = hash_of(key);
+        let mut node = &*self.root;
+        let mut depth = 0;
+        loop {
+            match node {
+                Node::Leaf(items) => {
+                    let at = items.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
+                    return Some(&items[at].1);
+                }
+                Node::Branch { children, .. } => node = &children[child_of(hash, depth)],
+            }
+            depth += 1;
+        }
     }
 
     /// Whether the key is there.
@@ -44,18 +143,27 @@ impl<K: Ord + Hash + Clone, V: Clone> Table<K, V> {
 
     /// The value of a key, to change; nothing is copied when the key is not there.
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let shard = self.shards.get_mut(shard_of(key))?;
-        if !shard.contains_key(key) {
+        if !self.contains(key) {
             return None;
         }
-        Arc::make_mut(shard).get_mut(key)
+        let hash = hash_of(key);
+        let mut node = Arc::make_mut(&mut self.root);
+        let mut depth = 0;
+        loop {
+            match node {
+                Node::Leaf(items) => {
+                    let at = items.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
+                    return Some(&mut items[at].1);
+                }
+                Node::Branch { children, .. } => node = Arc::make_mut(&mut children[child_of(hash, depth)]),
+            }
+            depth += 1;
+        }
     }
 
     /// Sets the value of a key and returns the one it had.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let old = self.shard(&key).insert(key, value);
-        self.len += usize::from(old.is_none());
-        old
+        Arc::make_mut(&mut self.root).insert(hash_of(&key), 0, key, value)
     }
 
     /// Removes a key and returns its value.
@@ -63,28 +171,51 @@ impl<K: Ord + Hash + Clone, V: Clone> Table<K, V> {
         if !self.contains(key) {
             return None;
         }
-        let old = self.shard(key).remove(key);
-        self.len -= usize::from(old.is_some());
-        old
+        Arc::make_mut(&mut self.root).remove(hash_of(key), 0, key)
     }
 
     /// Every key and value, in no order that means anything (but the same for the same keys).
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards.iter().flat_map(|shard| shard.iter())
+        Items::of(&self.root)
     }
 
     /// Every value.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
     }
+}
 
-    fn shard(&mut self, key: &K) -> &mut BTreeMap<K, V> {
-        if self.shards.is_empty() {
-            // All the same empty map, until one is written to.
-            let empty = Arc::new(BTreeMap::new());
-            self.shards = vec![empty; SHARDS];
+/// Every key and value below a node.
+struct Items<'a, K, V> {
+    /// Nodes that are still to be looked at, the next one last.
+    open: Vec<&'a Node<K, V>>,
+    leaf: std::slice::Iter<'a, (K, V)>,
+}
+
+impl<'a, K, V> Items<'a, K, V> {
+    fn of(node: &'a Node<K, V>) -> Self {
+        Self {
+            open: vec![node],
+            leaf: [].iter(),
         }
-        Arc::make_mut(&mut self.shards[shard_of(key)])
+    }
+}
+
+impl<'a, K, V> Iterator for Items<'a, K, V> {
+    type Item = (&'a K, &'a V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((key, value)) = self.leaf.next() {
+                return Some((key, value));
+            }
+            match self.open.pop()? {
+                Node::Leaf(items) => self.leaf = items.iter(),
+                Node::Branch { children, .. } => {
+                    self.open.extend(children.iter().rev().map(|child| &**child))
+                }
+            }
+        }
     }
 }
 
@@ -172,34 +303,50 @@ impl<V: Clone> Namespaced<V> {
     }
 }
 
-/// The same key falls into the same shard in every process: `DefaultHasher` starts from fixed keys.
-fn shard_of<K: Hash>(key: &K) -> usize {
-    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
-    usize::try_from(hash % SHARDS as u64).expect("a remainder of 64 fits")
+/// The same key has the same place in every process: `DefaultHasher` starts from fixed keys.
+fn hash_of<K: Hash>(key: &K) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(key)
+}
+
+fn child_of(hash: u64, depth: u32) -> usize {
+    let bits = hash >> (depth * BITS) & (WIDTH as u64 - 1);
+    usize::try_from(bits).expect("fewer bits than a usize has")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn a_change_to_a_copy_leaves_the_original_and_shares_the_rest() {
-        let mut one = Table::default();
-        for n in 0..1000_u32 {
-            one.insert(n, n);
+    /// Keys of leaves that the second node does not share with the first.
+    fn copied<K, V>(one: &Arc<Node<K, V>>, two: &Arc<Node<K, V>>) -> usize {
+        if Arc::ptr_eq(one, two) {
+            return 0;
         }
-        let mut two = one.clone();
-        two.insert(7, 70);
-        two.remove(&8);
-        assert_eq!((one.get(&7), one.get(&8), one.len()), (Some(&7), Some(&8), 1000));
-        assert_eq!((two.get(&7), two.get(&8), two.len()), (Some(&70), None, 999));
-        let shared = one
-            .shards
-            .iter()
-            .zip(&two.shards)
-            .filter(|(a, b)| Arc::ptr_eq(a, b))
-            .count();
-        assert!(shared >= SHARDS - 2, "{shared} shards are shared");
+        match (&**one, &**two) {
+            (Node::Branch { children: a, .. }, Node::Branch { children: b, .. }) => {
+                a.iter().zip(b).map(|(a, b)| copied(a, b)).sum()
+            }
+            _ => two.len(),
+        }
+    }
+
+    #[test]
+    fn a_change_to_a_copy_leaves_the_original_and_copies_one_leaf_however_large_the_table_is() {
+        for size in [10, 1000, 50_000_u32] {
+            let one = Table::from_iter((0..size).map(|n| (n, n)));
+            let mut two = one.clone();
+            two.insert(7, 70);
+            assert!(copied(&one.root, &two.root) <= LEAF, "of {size}");
+            two.remove(&8);
+            assert!(copied(&one.root, &two.root) <= 2 * LEAF, "of {size}");
+            let all = size as usize;
+            assert_eq!((one.get(&7), one.get(&8), one.len()), (Some(&7), Some(&8), all));
+            assert_eq!((two.get(&7), two.get(&8), two.len()), (Some(&70), None, all - 1));
+        }
     }
 
     #[test]
@@ -208,7 +355,32 @@ mod tests {
         let mut two = one.clone();
         assert_eq!(two.get_mut(&2), None);
         assert_eq!(two.remove(&2), None);
-        assert!(one.shards.iter().zip(&two.shards).all(|(a, b)| Arc::ptr_eq(a, b)));
+        assert!(Arc::ptr_eq(&one.root, &two.root));
+    }
+
+    proptest! {
+        /// Whatever came and went, it holds what a map would, and in the order of a table that was made at once.
+        #[test]
+        fn it_is_a_map_and_its_order_is_that_of_its_keys(
+            changes in prop::collection::vec((0..200_u16, any::<bool>()), 0..600)
+        ) {
+            let (mut table, mut map) = (Table::default(), BTreeMap::new());
+            for (n, (key, set)) in changes.into_iter().enumerate() {
+                if set {
+                    prop_assert_eq!(table.insert(key, n), map.insert(key, n));
+                } else {
+                    prop_assert_eq!(table.remove(&key), map.remove(&key));
+                }
+                prop_assert_eq!(table.len(), map.len());
+                prop_assert_eq!(table.get_mut(&key), map.get_mut(&key));
+            }
+            for key in 0..200 {
+                prop_assert_eq!(table.get(&key), map.get(&key));
+            }
+            let order: Vec<_> = table.iter().map(|(k, v)| (*k, *v)).collect();
+            let made_at_once = Table::from_iter(map);
+            prop_assert_eq!(order, made_at_once.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
+        }
     }
 
     #[test]
