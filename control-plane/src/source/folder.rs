@@ -9,6 +9,8 @@
 //! counts here as an API server would: it goes up when the spec changes. Without `creationTimestamp` there is no age,
 //! and where the older object wins, it is the one that comes first by namespace and name.
 
+mod kept;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use crds::{Object, ObjectKey, ParseError};
 
 use super::Change;
+use kept::Kept;
 
 /// The objects of a folder.
 #[derive(Debug, Default)]
@@ -25,7 +28,7 @@ pub struct Folder {
     files: BTreeMap<PathBuf, File>,
     claims: BTreeMap<ObjectKey, BTreeSet<PathBuf>>,
     /// What the last changes made of it. Mostly the very objects of the files, which are the bulk of what is held here.
-    shown: BTreeMap<ObjectKey, Arc<Object>>,
+    shown: BTreeMap<ObjectKey, Kept>,
     /// Files that have problems, and objects that are in several files: apart, so that asking for the problems after each
     /// change costs what there is to say, and not what there is.
     broken: BTreeSet<PathBuf>,
@@ -62,7 +65,7 @@ pub struct FileProblem {
 
 #[derive(Debug, Default)]
 struct File {
-    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    objects: BTreeMap<ObjectKey, Kept>,
     problems: Vec<FileProblem>,
 }
 
@@ -140,12 +143,12 @@ impl Folder {
             return self.shown.remove(&key).map(|_| Change::Remove(key));
         };
         let before = self.shown.get(&key);
-        let object = with_generation(Arc::clone(object), before.map(|object| &**object));
-        if before == Some(&object) {
+        let kept = with_generation(object, before);
+        if before == Some(&kept) {
             return None;
         }
-        let change = Change::Set(Object::clone(&object));
-        self.shown.insert(key, object);
+        let change = Change::Set(kept.object());
+        self.shown.insert(key, kept);
         Some(change)
     }
 }
@@ -191,7 +194,7 @@ impl File {
     fn add(&mut self, object: Object, path: &Path) {
         match self.objects.entry(object.key()) {
             Entry::Vacant(place) => {
-                place.insert(Arc::new(object));
+                place.insert(object.into());
             }
             Entry::Occupied(first) => {
                 let key = first.key();
@@ -260,8 +263,16 @@ fn problem(path: &Path, message: String) -> FileProblem {
 
 /// The object with the generation that an API server would give it: the one before while the spec is the same, one more
 /// when it differs, and 1 at first. What the file itself says counts where it is higher.
-fn with_generation(object: Arc<Object>, before: Option<&Object>) -> Arc<Object> {
-    let mut changed = Object::clone(&object);
+fn with_generation(kept: &Kept, before: Option<&Kept>) -> Kept {
+    // Kubernetes' own kinds have none, or one that nobody looks at.
+    let Kept::Ours(object) = kept else {
+        return kept.clone();
+    };
+    let mut changed = Object::clone(object);
+    let before = before.and_then(|before| match before {
+        Kept::Ours(object) => Some(&**object),
+        _ => None,
+    });
     let (metadata, same) = match (&mut changed, before) {
         (Object::VirtualService(new), Some(Object::VirtualService(old))) => {
             let same = new.spec == old.spec;
@@ -278,9 +289,8 @@ fn with_generation(object: Arc<Object>, before: Option<&Object>) -> Arc<Object> 
         (Object::VirtualService(new), _) => (&mut new.metadata, None),
         (Object::DestinationRule(new), _) => (&mut new.metadata, None),
         (Object::PeerAuthentication(new), _) => (&mut new.metadata, None),
-        // Kubernetes' own kinds have none, or one that nobody looks at: the same object, not a copy of it, is kept.
         (Object::Service(_) | Object::Pod(_) | Object::Namespace(_) | Object::EndpointSlice(_), _) => {
-            return object;
+            return kept.clone();
         }
     };
     let counted = match same {
@@ -289,7 +299,7 @@ fn with_generation(object: Arc<Object>, before: Option<&Object>) -> Arc<Object> 
         None => 1,
     };
     metadata.generation = Some(metadata.generation.unwrap_or(1).max(counted));
-    Arc::new(changed)
+    Kept::Ours(Arc::new(changed))
 }
 
 #[cfg(test)]
