@@ -4,13 +4,13 @@
 //! and under TLS ten records. Here its bytes are held until the task that drives it has been polled, and go out together.
 //! Nothing waits for a timer or for another task, so what is held is never late; and no more than [`HOLD`] bytes are.
 //!
-//! The connection writes to a [`Corked`]; what drives it is wrapped by [`Cork::drive`], which lets the bytes out after each
-//! poll. When the peer takes no more, the connection is told so at its next write or flush, as without all this.
+//! The connection writes to a [`Corked`]; whatever drives it calls [`Cork::release`] after each poll, as the tasks do that
+//! [`Cork`] runs as an executor. When the peer takes no more, the connection is told so at its next write or flush, as without all this.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -53,17 +53,6 @@ pub(crate) fn cork(io: Io) -> (Corked, Cork) {
 }
 
 impl Cork {
-    /// Polls `connection`, and lets out what it has written after each poll.
-    pub(crate) async fn drive<F: Future>(self, connection: F) -> F::Output {
-        let mut connection = pin!(connection);
-        poll_fn(|cx| {
-            let polled = connection.as_mut().poll(cx);
-            self.release(cx);
-            polled
-        })
-        .await
-    }
-
     /// Writes what is held, as far as the peer takes it. The task of `cx` is the one that has just written.
     pub(crate) fn release(&self, cx: &mut Context<'_>) {
         let mut held = self.0.borrow_mut();
@@ -84,7 +73,12 @@ impl Cork {
 /// For the tasks of an HTTP/2 client, one of which is the connection's own.
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Cork {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(self.clone().drive(future));
+        let (cork, mut future) = (self.clone(), Box::pin(future));
+        tokio::task::spawn_local(poll_fn(move |cx| {
+            let polled = future.as_mut().poll(cx);
+            cork.release(cx);
+            polled
+        }));
     }
 }
 

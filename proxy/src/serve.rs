@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,7 +59,8 @@ pub async fn http1<S, B>(
         .auto_date_header(false)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
-    until_it_ends(connection, closing, |it| it.graceful_shutdown()).await;
+    let connection = pin!(connection);
+    until_it_ends(connection, closing, |it| it.graceful_shutdown(), |_| {}).await;
 }
 
 /// Serves HTTP/2 until the connection ends; after `closing`, until the streams under way have ended.
@@ -85,22 +87,27 @@ where
         .enable_connect_protocol()
         .auto_date_header(false)
         .serve_connection(TokioIo::new(corked), service);
-    let ended = until_it_ends(connection, closing, |it| it.graceful_shutdown());
-    cork.drive(ended).await;
+    let connection = pin!(connection);
+    let release = |cx: &mut Context<'_>| cork.release(cx);
+    until_it_ends(connection, closing, |it| it.graceful_shutdown(), release).await;
 }
 
+/// Drives a connection; `after` is called after each poll of it. Pinned by the caller: what is moved into a future and pinned
+/// there has room in it twice.
 async fn until_it_ends<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     closing: impl Future<Output = ()>,
     close: impl Fn(Pin<&mut C>),
+    after: impl Fn(&mut Context<'_>),
 ) {
-    let mut connection = pin!(connection);
     let mut closing = pin!(Seldom::new(closing));
     let ended = poll_fn(|cx| {
         if closing.as_mut().poll(cx).is_ready() {
             close(connection.as_mut());
         }
-        connection.as_mut().poll(cx)
+        let polled = connection.as_mut().poll(cx);
+        after(cx);
+        polled
     });
     if let Err(error) = ended.await {
         tracing::debug!(%error, "downstream connection ended");
