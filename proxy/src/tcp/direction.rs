@@ -29,7 +29,7 @@ pub(super) struct Direction {
     waiting: BytesMut,
     /// The same within the kernel; there is one only while there are bytes.
     pipe: Option<Pipe>,
-    pace: Pace,
+    pub(super) pace: Pace,
     unflushed: bool,
     pub(super) carried: u64,
 }
@@ -67,7 +67,8 @@ impl Direction {
                 State::Copying => {
                     ready!(self.write_waiting(context, to, counter)).map_err(Failure::Write)?;
                     match (from.bare(), to.bare()) {
-                        (Some(from), Some(to)) if self.pace.may_splice() => {
+                        // What is in the pipe goes first, whatever the pace has become.
+                        (Some(from), Some(to)) if self.pipe.is_some() || self.pace.may_splice() => {
                             ready!(self.splice_once(context, from, to, counter))?;
                         }
                         _ => ready!(self.copy_once(context, from, to, counter))?,
