@@ -19,6 +19,11 @@ use tokio::signal::unix::{SignalKind, signal};
 #[global_allocator]
 static ALLOCATOR: proxy::Allocator = proxy::Allocator;
 
+/// How often memory is given back to the system.
+const GIVE_BACK: Duration = Duration::from_secs(10);
+/// Large enough for the allocator to go to the memory that all threads share.
+const LARGE_PIECE: usize = 1 << 20;
+
 fn main() -> ExitCode {
     let done = Cli::read().and_then(|cli| match cli.command {
         Command::Init(args) => interception::run(&args)
@@ -73,6 +78,7 @@ async fn serve(settings: Arc<Settings>) -> anyhow::Result<()> {
     tokio::task::spawn_local(client.run(channel.clone()));
     tokio::task::spawn_local(renewal.run(channel));
     tokio::task::spawn_local(admin.serve(admin_listener));
+    tokio::task::spawn_local(give_memory_back());
     let shared = Shared {
         settings: Arc::clone(&settings),
         config: handle.clone(),
@@ -100,6 +106,17 @@ async fn serve(settings: Arc<Settings>) -> anyhow::Result<()> {
     tracing::info!("ended");
     access_log.flush();
     Ok(())
+}
+
+/// Lets the system have again what a peak of connections took. mimalloc looks for such memory only when it hands out or
+/// takes back large pieces, which a proxy at rest does not do by itself. Nothing is written to this one, so that it is no
+/// memory itself.
+async fn give_memory_back() {
+    let mut tick = tokio::time::interval(GIVE_BACK);
+    loop {
+        tick.tick().await;
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_PIECE)));
+    }
 }
 
 /// Waits until the proxy is to end: told to, or with nothing left to serve. The delay is for callers that do not know
