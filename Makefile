@@ -31,7 +31,7 @@ build-static = RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) b
 FUZZ_SECONDS ?= 30
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Check what build and lab need; as root on Debian or Ubuntu, install it
 	@sh scripts/setup.sh
