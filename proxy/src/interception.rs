@@ -172,10 +172,14 @@ fn with_nft(plan: &Plan, families: Families, uid: u32) -> Result<Report, Interce
     if let Err(error) = iptables::remove(None) {
         tracing::debug!(%error, "could not look for rules of an earlier run with iptables");
     }
+    let kept = nft::forget_failed(plan, families)
+        .err()
+        .map(|error| error.told_of_timeouts());
     verify(plan, families, uid)
         .map(|outbound| Report::Installed {
             backend: "nft",
             outbound,
+            kept,
         })
         .inspect_err(|_| undo(nft::remove()))
 }
@@ -211,6 +215,7 @@ fn with_flavour(
     Ok(Report::Installed {
         backend: flavour.name(),
         outbound,
+        kept: Some("only nft can make the kernel forget failed connections of the proxy sooner".to_owned()),
     })
 }
 
@@ -235,7 +240,7 @@ fn dry_run(choice: Backend, plan: &Plan, ipv6: Ipv6) -> String {
         Families::V4AndV6
     };
     match choice {
-        Backend::Auto | Backend::Nft => nft::script(plan, families),
+        Backend::Auto | Backend::Nft => nft::script(plan, families) + &nft::forget_script(plan, families),
         Backend::Iptables => families
             .each_is_v6()
             .map(|v6| {

@@ -15,6 +15,8 @@ use super::{
 /// Both names, since a namespace without IPv6 gets a table of the other family.
 const FAMILIES: [&str; 2] = ["inet", "ip"];
 const TABLE: &str = "hauberk";
+/// How many seconds the kernel keeps a connection of the proxy that nobody answered or that its peer reset.
+const KEPT: u8 = 1;
 
 pub(crate) fn install(plan: &Plan, families: Families) -> Result<(), InterceptionError> {
     command::must("nft", &["-f", "-"], &script(plan, families))?;
@@ -25,6 +27,12 @@ pub(crate) fn install(plan: &Plan, families: Families) -> Result<(), Interceptio
         difference,
     })?;
     remove_except(Some(family)).map(drop)
+}
+
+/// Makes the kernel forget failed connections of the proxy sooner; to be called after [`install`], into whose table
+/// it writes. A transaction of its own, because a kernel may lack what it needs and redirect all the same.
+pub(crate) fn forget_failed(plan: &Plan, families: Families) -> Result<(), InterceptionError> {
+    command::must("nft", &["-f", "-"], &forget_script(plan, families)).map(drop)
 }
 
 /// Removes what [`install`] made; tells what was there. `Ok` also when nft is not installed.
@@ -68,6 +76,55 @@ pub(crate) fn script(plan: &Plan, families: Families) -> String {
     }
     script.push_str("}\n");
     script
+}
+
+/// The kernel keeps a connection that was opened but not answered for two minutes, and one that was reset for ten
+/// seconds. An app that then dials the same address from the same port would be taken for that connection, which was
+/// not redirected, and pass by the proxy. A closed connection is no such danger: the kernel starts over by itself.
+///
+/// A conntrack zone for the proxy would not do: the last packets of a connection come from a socket that no longer has
+/// a user, would not be found in the zone, and would leave from another port, so that no peer would see it end.
+pub(crate) fn forget_script(plan: &Plan, families: Families) -> String {
+    let family = family(families);
+    let versions: &[u8] = if families == Families::V4 { &[4] } else { &[4, 6] };
+    let mut script = format!("table {family} {TABLE} {{\n");
+    for version in versions {
+        let protocol = if *version == 4 { "ip" } else { "ip6" };
+        let _ = writeln!(
+            script,
+            "\tct timeout failed_v{version} {{\n\t\tprotocol tcp;\n\t\tl3proto {protocol};\n\t\tpolicy = {{ syn_sent : {KEPT}, close : {KEPT} }};\n\t}}"
+        );
+    }
+    // Between tracking and NAT. The kernel takes the timeouts from the first packet of a connection only.
+    script.push_str("\tchain forget {\n\t\ttype filter hook output priority -150; policy accept;\n");
+    for condition in plan
+        .outbound
+        .iter()
+        .filter_map(|rule| of_the_proxy(&rule.matches))
+    {
+        for version in versions {
+            // In a table of one family nft refuses the question for the family.
+            let of_version = match families {
+                Families::V4 => String::new(),
+                Families::V4AndV6 => format!("meta nfproto ipv{version} "),
+            };
+            let _ = writeln!(
+                script,
+                "\t\tct state new {of_version}meta l4proto tcp {condition} ct timeout set \"failed_v{version}\" comment \"failed connections of the proxy\""
+            );
+        }
+    }
+    script.push_str("\t}\n}\n");
+    script
+}
+
+/// The condition for what the proxy sends; `None` for a match that is not about the sender.
+fn of_the_proxy(matches: &Match) -> Option<String> {
+    match matches {
+        Match::Uid(uid) => Some(format!("meta skuid {uid}")),
+        Match::Mark(mark) => Some(format!("meta mark {mark:#x}")),
+        _ => None,
+    }
 }
 
 /// What a listing lacks or has too much, if anything.
@@ -259,6 +316,37 @@ table inet hauberk {
         let script = script(&plan(ALL), Families::V4);
         assert!(script.starts_with("add table ip hauberk\ndelete table ip hauberk\ntable ip hauberk {\n"));
         assert!(!script.contains("ip6") && !script.contains("inet"), "{script}");
+    }
+
+    #[test]
+    fn the_script_that_forgets_failed_connections_reads_as_agreed() {
+        let expected = r#"table inet hauberk {
+	ct timeout failed_v4 {
+		protocol tcp;
+		l3proto ip;
+		policy = { syn_sent : 1, close : 1 };
+	}
+	ct timeout failed_v6 {
+		protocol tcp;
+		l3proto ip6;
+		policy = { syn_sent : 1, close : 1 };
+	}
+	chain forget {
+		type filter hook output priority -150; policy accept;
+		ct state new meta nfproto ipv4 meta l4proto tcp meta skuid 1337 ct timeout set "failed_v4" comment "failed connections of the proxy"
+		ct state new meta nfproto ipv6 meta l4proto tcp meta skuid 1337 ct timeout set "failed_v6" comment "failed connections of the proxy"
+		ct state new meta nfproto ipv4 meta l4proto tcp meta mark 0x539 ct timeout set "failed_v4" comment "failed connections of the proxy"
+		ct state new meta nfproto ipv6 meta l4proto tcp meta mark 0x539 ct timeout set "failed_v6" comment "failed connections of the proxy"
+	}
+}
+"#;
+        assert_eq!(forget_script(&plan(ALL), Families::V4AndV6), expected);
+        let v4 = forget_script(&plan(ALL), Families::V4);
+        assert!(
+            v4.starts_with("table ip hauberk {\n") && !v4.contains("v6"),
+            "{v4}"
+        );
+        assert!(!v4.contains("nfproto"), "{v4}");
     }
 
     /// What nft 1.0.6 answers for the default plan.

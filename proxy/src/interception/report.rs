@@ -16,6 +16,8 @@ pub enum Report {
         backend: &'static str,
         /// How the outbound redirect was verified: IPv4, then IPv6 if there is any.
         outbound: Vec<Verified>,
+        /// Why failed connections of the proxy are kept by the kernel as long as any, if they are.
+        kept: Option<String>,
     },
     /// These were removed.
     Removed(Vec<String>),
@@ -99,6 +101,17 @@ pub enum InterceptionError {
 }
 
 impl InterceptionError {
+    /// Of a failed [`super::nft::forget_failed`]: what is missing, since its remedy is not that of a failed redirect.
+    pub(super) fn told_of_timeouts(self) -> String {
+        match self {
+            Self::KernelLacks { said, .. } => format!(
+                "this node's kernel cannot set the timeouts of single connections ({said}): load nft_ct, and use one \
+                 with CONFIG_NF_CONNTRACK_TIMEOUT"
+            ),
+            other => other.to_string(),
+        }
+    }
+
     /// One error out of those of all attempts. What is simply not installed is of interest only if nothing is.
     pub(super) fn of_attempts(choice: Backend, failures: Vec<Self>) -> Self {
         let missing = |error: &Self| matches!(error, Self::NotInstalled { .. } | Self::NoTool);
@@ -138,13 +151,24 @@ impl fmt::Display for Numbered<'_> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Installed { backend, outbound } => {
+            Self::Installed {
+                backend,
+                outbound,
+                kept,
+            } => {
                 write!(
                     f,
                     "TCP is redirected to the proxy by {backend}; inbound: verified by reading the rules back"
                 )?;
                 for (family, verified) in ["IPv4", "IPv6"].into_iter().zip(outbound) {
                     write!(f, "; outbound {family}: {verified}")?;
+                }
+                if let Some(why) = kept {
+                    write!(
+                        f,
+                        "; warning: {why}; so a call that reuses the port of a connection which the proxy failed to \
+                         open in the last two minutes, to the same address, passes by the proxy"
+                    )?;
                 }
                 Ok(())
             }
@@ -187,6 +211,21 @@ mod tests {
         let error =
             InterceptionError::of_attempts(Backend::Auto, vec![failed("no NAT"), missing("iptables")]);
         assert_eq!(error.to_string(), "`nft -f -` failed: no NAT");
+    }
+
+    #[test]
+    fn the_report_says_what_it_means_that_failed_connections_are_kept() {
+        let report = |kept: Option<&str>| Report::Installed {
+            backend: "nft",
+            outbound: Vec::new(),
+            kept: kept.map(str::to_owned),
+        };
+        assert!(!report(None).to_string().contains("warning"));
+        let told = report(Some("no ct timeouts")).to_string();
+        assert!(
+            told.contains("warning: no ct timeouts; so") && told.contains("passes by the proxy"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -6,33 +6,12 @@ use std::{
     process::Command,
 };
 
-use crate::pod::{self, FAR, FAR_V6, POD, POD_V6, Pod, dial, dial_by, ip, printed};
+use crate::{
+    Case, case,
+    pod::{self, FAR, FAR_V6, POD, POD_V6, Pod, dial, dial_by, ip, printed},
+    root_case,
+};
 use proxy::interception::{Backend, InitArgs, InterceptionError, Report, Verified, run};
-
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    /// Whether root of a user namespace is not enough: there is one user only, and no lock file for iptables-legacy.
-    pub(crate) needs_real_root: bool,
-    /// Programs the case must not find, by the start of their names.
-    pub(crate) without: Option<&'static [&'static str]>,
-    pub(crate) run: fn(&Pod),
-}
-
-const fn case(name: &'static str, run: fn(&Pod)) -> Case {
-    Case {
-        name,
-        needs_real_root: false,
-        without: None,
-        run,
-    }
-}
-
-const fn root_case(name: &'static str, run: fn(&Pod)) -> Case {
-    Case {
-        needs_real_root: true,
-        ..case(name, run)
-    }
-}
 
 pub(crate) const ALL: &[Case] = &[
     case(
@@ -90,16 +69,19 @@ pub(crate) const ALL: &[Case] = &[
         name: "without_nft_iptables_is_used",
         needs_real_root: true,
         without: Some(&["nft"]),
+        nft_refuses: None,
         run: |pod| {
             pod.add_default_routes();
             let report = run(&args()).unwrap();
             assert_eq!(tool(&report), "iptables-nft");
+            assert!(report.to_string().contains("warning: only nft"), "{report}");
         },
     },
     Case {
         name: "with_iptables_legacy_alone_it_works_too",
         needs_real_root: true,
         without: Some(&["nft", "iptables-nft", "ip6tables-nft"]),
+        nft_refuses: None,
         run: |pod| {
             pod.add_default_routes();
             assert_eq!(tool(&run(&args()).unwrap()), "iptables-legacy");
@@ -112,6 +94,7 @@ pub(crate) const ALL: &[Case] = &[
         name: "without_any_tool_the_error_names_the_package",
         needs_real_root: false,
         without: Some(&["nft", "ip6tables", "iptables"]),
+        nft_refuses: None,
         run: |_| {
             let error = run(&args()).unwrap_err();
             assert!(matches!(error, InterceptionError::NoTool), "{error}");
@@ -130,7 +113,7 @@ fn args() -> InitArgs {
     }
 }
 
-fn with(backend: Backend) -> InitArgs {
+pub(crate) fn with(backend: Backend) -> InitArgs {
     InitArgs { backend, ..args() }
 }
 

@@ -8,10 +8,12 @@
 #![allow(clippy::unwrap_used, reason = "this is a test without the standard harness")]
 
 mod cases;
+mod forget;
 mod pod;
 
 use std::{
     env,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, ExitCode},
 };
@@ -19,14 +21,51 @@ use std::{
 /// What a case's process says when it was not permitted what it needs.
 const SKIPPED: i32 = 77;
 
+struct Case {
+    name: &'static str,
+    /// Whether root of a user namespace is not enough: there is one user only, and no lock file for iptables-legacy.
+    needs_real_root: bool,
+    /// Programs the case must not find, by the start of their names.
+    without: Option<&'static [&'static str]>,
+    /// What `nft` shall say that the kernel does not have, if a script contains it.
+    nft_refuses: Option<&'static str>,
+    run: fn(&pod::Pod),
+}
+
+const fn case(name: &'static str, run: fn(&pod::Pod)) -> Case {
+    Case {
+        name,
+        needs_real_root: false,
+        without: None,
+        nft_refuses: None,
+        run,
+    }
+}
+
+const fn root_case(name: &'static str, run: fn(&pod::Pod)) -> Case {
+    Case {
+        needs_real_root: true,
+        ..case(name, run)
+    }
+}
+
+fn all() -> impl Iterator<Item = &'static Case> {
+    cases::ALL.iter().chain(forget::ALL)
+}
+
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--case", name] => run_case(name),
         ["--far-end"] => pod::far_end(),
         ["--dial-as", uid, target] => pod::dial_as(uid.parse().unwrap(), target.parse().unwrap()),
+        ["--fail-as", uid, port, target] => pod::fail_as(
+            uid.parse().unwrap(),
+            port.parse().unwrap(),
+            target.parse().unwrap(),
+        ),
         ["--list", ..] => {
-            cases::ALL.iter().for_each(|case| println!("{}: test", case.name));
+            all().for_each(|case| println!("{}: test", case.name));
             ExitCode::SUCCESS
         }
         words => run_all(
@@ -41,7 +80,7 @@ fn main() -> ExitCode {
 
 fn run_all(filters: Vec<&str>) -> ExitCode {
     let (mut passed, mut skipped, mut failed) = (0, 0, 0);
-    for case in cases::ALL {
+    for case in all() {
         if !filters.is_empty() && !filters.iter().any(|filter| case.name.contains(filter)) {
             continue;
         }
@@ -50,6 +89,10 @@ fn run_all(filters: Vec<&str>) -> ExitCode {
         command.args(["--case", case.name]);
         if let Some(without) = case.without {
             command.env("PATH", only_network_programs(programs.path(), without));
+        }
+        if let Some(words) = case.nft_refuses {
+            let usual = env::var("PATH").unwrap();
+            command.env("PATH", refusing_nft(programs.path(), words, &usual));
         }
         let output = command.output().unwrap();
         match output.status.code() {
@@ -86,8 +129,7 @@ fn run_all(filters: Vec<&str>) -> ExitCode {
 }
 
 fn run_case(name: &str) -> ExitCode {
-    let case = cases::ALL
-        .iter()
+    let case = all()
         .find(|case| case.name == name)
         .expect("the runner names an existing case");
     match pod::Pod::enter() {
@@ -123,4 +165,23 @@ fn only_network_programs(directory: &Path, without: &[&str]) -> String {
         }
     }
     directory.to_str().unwrap().to_owned()
+}
+
+/// A `PATH` whose `nft` is the usual one, but knows no kernel that has what a script with `words` in it needs.
+fn refusing_nft(directory: &Path, words: &str, usual: &str) -> String {
+    let nft = directory.join("nft");
+    let script = format!(
+        "#!/bin/sh
+PATH='{usual}'
+[ \"$1\" = -f ] || exec nft \"$@\"
+input=$(cat)
+case \"$input\" in
+*'{words}'*) echo 'Error: Could not process rule: Operation not supported' >&2; exit 1 ;;
+esac
+printf '%s\\n' \"$input\" | nft \"$@\"
+"
+    );
+    std::fs::write(&nft, script).unwrap();
+    std::fs::set_permissions(&nft, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{usual}", directory.display())
 }

@@ -30,7 +30,9 @@ pub(crate) const APP_PORTS: [u16; 2] = [8080, 9100];
 /// Where the far end listens.
 pub(crate) const FAR_PORTS: [u16; 3] = [80, 22, 8005];
 
-const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+/// For a dial that is meant to fail.
+pub(crate) const SHORT: Duration = Duration::from_millis(200);
 
 pub(crate) struct Pod {
     /// Whether uids other than 0 exist here.
@@ -156,16 +158,26 @@ pub(crate) fn printed(program: &str, args: &[&str]) -> String {
 
 /// Dials from this process, perhaps with a mark on its packets; the line the listener answered, or the error.
 pub(crate) fn dial(target: &str, mark: Option<u32>) -> String {
+    dial_from(None, target, mark, LIMIT)
+}
+
+/// Like [`dial`], from a port of one's choice, and for no longer than `limit`.
+pub(crate) fn dial_from(port: Option<u16>, target: &str, mark: Option<u32>, limit: Duration) -> String {
     let target: SocketAddr = target.parse().unwrap();
     let attempt = || -> io::Result<String> {
         let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+        if let Some(port) = port {
+            let own = if target.is_ipv6() { POD_V6 } else { POD };
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::new(own.parse().unwrap(), port).into())?;
+        }
         if let Some(mark) = mark {
             socket.set_mark(mark)?;
         }
-        socket.connect_timeout(&target.into(), LIMIT)?;
+        socket.connect_timeout(&target.into(), limit)?;
         let mut line = String::new();
         let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(limit))?;
         stream.read_to_string(&mut line)?;
         Ok(line.trim_end().to_owned())
     };
@@ -190,11 +202,31 @@ pub(crate) fn dial_by(uid: u32, target: &str) -> String {
 
 /// The process behind [`dial_by`].
 pub(crate) fn dial_as(uid: u32, target: SocketAddr) -> ExitCode {
+    become_user(uid);
+    println!("{}", dial(&target.to_string(), None));
+    ExitCode::SUCCESS
+}
+
+/// Dials from `port` as another user and soon gives up.
+pub(crate) fn fail_by(uid: u32, port: u16, target: &str) -> String {
+    let exe = std::env::current_exe().unwrap();
+    let (uid, port) = (uid.to_string(), port.to_string());
+    printed(exe.to_str().unwrap(), &["--fail-as", &uid, &port, target])
+        .trim_end()
+        .to_owned()
+}
+
+/// The process behind [`fail_by`].
+pub(crate) fn fail_as(uid: u32, port: u16, target: SocketAddr) -> ExitCode {
+    become_user(uid);
+    println!("{}", dial_from(Some(port), &target.to_string(), None, SHORT));
+    ExitCode::SUCCESS
+}
+
+fn become_user(uid: u32) {
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
     setresgid(group, group, group).unwrap();
     setresuid(user, user, user).unwrap();
-    println!("{}", dial(&target.to_string(), None));
-    ExitCode::SUCCESS
 }
 
 /// Answers every connection to `port`, of either family, with who it is and where the connection was going.
