@@ -41,13 +41,19 @@ impl Source {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.received.set(self.received.get() + data.len() as u64);
+        loop {
+            let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+            if let Some(Ok(frame)) = &frame
+                && let Some(data) = frame.data_ref()
+            {
+                if data.is_empty() {
+                    // Says nothing; and a peer may end a connection on which many of these arrive.
+                    continue;
+                }
+                self.received.set(self.received.get() + data.len() as u64);
+            }
+            return Poll::Ready(frame);
         }
-        Poll::Ready(frame)
     }
 }
 
@@ -185,7 +191,8 @@ impl Replay {
 
     fn is_end_stream(&self) -> bool {
         let kept = self.kept.borrow();
-        self.position == kept.frames.len() && (kept.ended || kept.source.body.is_end_stream())
+        let all_replayed = kept.overflowed || self.position == kept.frames.len();
+        all_replayed && (kept.ended || kept.source.body.is_end_stream())
     }
 }
 

@@ -83,7 +83,14 @@ impl EndpointBody {
                 "the response did not end within the timeout of its route".into(),
             )));
         }
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = loop {
+            let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+            // One without data says nothing; and a peer may end a connection on which many of these arrive.
+            match &frame {
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                _ => break frame,
+            }
+        };
         match &frame {
             None => self.ended(),
             Some(Ok(_)) if self.body.is_end_stream() => self.ended(),

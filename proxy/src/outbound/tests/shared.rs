@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::testing::{Got, World, cluster, eventually, forward, request, run};
+use crate::testing::{Got, SERVICE, World, cluster, eventually, forward, request, run};
 
 /// What a scripted endpoint does with a stream.
 pub(super) enum Then {
@@ -276,5 +276,60 @@ fn trailers_reach_the_application_and_the_metrics() {
             .unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "14");
         assert_eq!(cluster.live.metrics.grpc.get(14), 1);
+    });
+}
+
+/// More than is kept for another try.
+const MESSAGE: usize = 70_000;
+
+/// Says when it has a message, and ends its answer when the request has ended.
+async fn listen_to_the_end(connections: Rc<Cell<usize>>, listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        count(&connections);
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        tokio::task::spawn_local(async move {
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let mut answer = respond.send_response(http::Response::new(()), false).unwrap();
+                tokio::task::spawn_local(async move {
+                    let (mut body, mut missing) = (request.into_body(), MESSAGE);
+                    while let Some(Ok(data)) = body.data().await {
+                        let _ = body.flow_control().release_capacity(data.len());
+                        missing -= data.len();
+                        if missing == 0 && !data.is_empty() {
+                            let _ = answer.send_data("got it".into(), false);
+                        }
+                    }
+                    let _ = answer.send_data(Bytes::new(), true);
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn calls_that_end_with_an_empty_frame_leave_the_connection_alive() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Rc::<Cell<usize>>::default();
+        tokio::task::spawn_local(listen_to_the_end(Rc::clone(&connections), listener));
+        let world = World::new(forward(None, &cluster(&[address], |_| {}), |_| {}));
+        let (sender, connection) = h2::client::handshake(world.dial(SERVICE)).await.unwrap();
+        tokio::task::spawn_local(connection);
+        // As gRPC clients end their side of a stream. A peer takes a hundred empty frames that end nothing for an attack,
+        // so the one that comes must not be followed by another.
+        for _ in 0..150 {
+            let mut sender = sender.clone().ready().await.unwrap();
+            let request = http::Request::post("http://reviews/").body(()).unwrap();
+            let (response, mut body) = sender.send_request(request, false).unwrap();
+            body.send_data(vec![0; MESSAGE].into(), false).unwrap();
+            let mut answer = response.await.unwrap().into_body();
+            assert_eq!(answer.data().await.unwrap().unwrap(), "got it");
+            body.send_data(Bytes::new(), true).unwrap();
+            while let Some(data) = answer.data().await {
+                assert!(data.unwrap().is_empty());
+            }
+        }
+        assert_eq!(connections.get(), 1);
     });
 }
