@@ -69,7 +69,7 @@ bench: setup ## Measure Hauberk beside its peers, as root; BENCH="http1 idle" fo
 	peers=$$(sh scripts/bench-peers.sh) && HAUBERK_BENCH_PEERS=$$peers \
 		$(static)/hauberk-bench --output $(target)/bench $(BENCH)
 
-bench-decisions: setup ## Measure what the pure decisions cost; BENCH=--test only runs each once
+bench-decisions: setup ## Measure what the pure decisions cost
 	$(CARGO) bench -p bench --bench decisions -- $(BENCH)
 
 # Built as the demo's programs are, so that nothing is compiled twice.
