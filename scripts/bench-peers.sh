@@ -37,7 +37,7 @@ for old in "$cache"/bench-peers-*; do
     if [ "$old" != "$home" ]; then rm -rf "$old"; fi
 done
 rm -rf "$home"
-mkdir -p "$home/bin" "$home/root" "$home/packages"
+mkdir -p "$home/bin" "$home/unpacked" "$home/packages"
 missing=""
 
 if ! command -v h2load >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -65,14 +65,14 @@ if command -v apt-get >/dev/null; then
         { [ "$(id -u)" = 0 ] && apt-get update -qq >&2 &&
             (cd "$home/packages" && apt-get -o APT::Sandbox::User=root download -q $packages >&2); }; then
         for package in "$home"/packages/*.deb; do
-            dpkg-deb -x "$package" "$home/root"
+            dpkg-deb -x "$package" "$home/unpacked"
         done
     fi
 fi
-libraries=$home/root/usr/lib/$(uname -m)-linux-gnu
+libraries=$home/unpacked/usr/lib/$(uname -m)-linux-gnu
 for program in nginx haproxy; do
-    if LD_LIBRARY_PATH=$libraries "$home/root/usr/sbin/$program" -v >&2; then
-        ln -s "../root/usr/sbin/$program" "$home/bin/$program"
+    if LD_LIBRARY_PATH=$libraries "$home/unpacked/usr/sbin/$program" -v >&2; then
+        ln -s "../unpacked/usr/sbin/$program" "$home/bin/$program"
     else
         missing="$missing $program (needs Debian 12, or: apt-get install $program)"
     fi
