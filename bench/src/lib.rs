@@ -1,5 +1,7 @@
 //! What the benches decide about: routes, clusters and manifests of a given size.
 
+pub mod processor;
+
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -143,7 +143,6 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         "--operator: there is no {}; build it with `cargo build --release -p control-plane`",
         binary.display()
     );
-    let cpus = (0, 1);
     let (main, others) = args.sizes();
     let plan = args.plan();
     for size in others.iter().chain([&main]) {
@@ -152,7 +151,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let mut all = Vec::new();
     for size in std::iter::once(main).chain(others) {
         eprintln!("{} proxies, {} services …", size.proxies, size.services);
-        let measured = measure::measure(size, &plan, &binary, cpus)
+        let measured = measure::measure(size, &plan, &binary)
             .await
             .with_context(|| format!("{} proxies, {} services", size.proxies, size.services))?;
         all.push(measured);

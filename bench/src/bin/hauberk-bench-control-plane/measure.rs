@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench::processor::time_of;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -14,7 +15,7 @@ use crate::fleet::{Applied, Fleet};
 use crate::folder::Folder;
 use crate::mesh::{HOT, Size, What, mixed};
 use crate::operator::{Operator, POLL, Start};
-use crate::process::{Cpu, Memory, memory};
+use crate::process::{Memory, memory};
 use crate::proxy::{Dialler, Proxy};
 
 /// For how long an idle mesh is looked at.
@@ -105,14 +106,9 @@ pub(crate) struct Restart {
 }
 
 /// Measures one size, in a new directory below `dir`.
-pub(crate) async fn measure(
-    size: Size,
-    plan: &Plan,
-    binary: &Path,
-    cpus: (usize, usize),
-) -> anyhow::Result<Measured> {
+pub(crate) async fn measure(size: Size, plan: &Plan, binary: &Path) -> anyhow::Result<Measured> {
     let dir = tempfile::tempdir().context("no temporary directory")?;
-    let measured = measure_in(dir.path(), size, plan, binary, cpus).await;
+    let measured = measure_in(dir.path(), size, plan, binary).await;
     if measured.is_err() {
         let kept = dir.keep();
         eprintln!("the operator's log: {}", kept.join("operator.log").display());
@@ -120,21 +116,14 @@ pub(crate) async fn measure(
     measured
 }
 
-async fn measure_in(
-    dir: &Path,
-    size: Size,
-    plan: &Plan,
-    binary: &Path,
-    cpus: (usize, usize),
-) -> anyhow::Result<Measured> {
+async fn measure_in(dir: &Path, size: Size, plan: &Plan, binary: &Path) -> anyhow::Result<Measured> {
     let folder = Folder::write(dir, size)?;
-    let start = Start::new(binary, dir, folder.root(), cpus).await?;
+    let start = Start::new(binary, dir, folder.root()).await?;
     let mut operator = start.operator()?;
     let load = operator.ready(plan.patience).await?;
     let fleet = Fleet::new(size);
     let mut mesh = Mesh {
-        cpu: Cpu::of(operator.pid),
-        own: Cpu::of(std::process::id()),
+        operator: operator.pid,
         rng: 1,
         fleet,
         folder,
@@ -168,8 +157,8 @@ async fn measure_in(
 struct Mesh {
     fleet: Rc<Fleet>,
     folder: Folder,
-    cpu: Cpu,
-    own: Cpu,
+    /// The process id of the operator.
+    operator: u32,
     rng: u64,
     plan: Plan,
 }
@@ -186,7 +175,7 @@ impl Mesh {
         let dialler = Dialler::new(start.listen, &start.state, self.fleet.traffic.clone())?;
         let tokens = (0..size.proxies).map(|number| token(&size, number, &start.state));
         let tokens: Vec<_> = tokens.collect::<anyhow::Result<_>>()?;
-        let load_cpu = self.cpu.read()?;
+        let load_cpu = time_of(self.operator)?;
         let dialling = operator.started.elapsed();
         for (number, token) in tokens.into_iter().enumerate() {
             let proxy = Proxy::new(number, token, dialler.clone(), Rc::clone(&self.fleet));
@@ -199,7 +188,7 @@ impl Mesh {
             load_seconds: load.as_secs_f64(),
             ready_seconds: ready.as_secs_f64(),
             load_cpu_seconds: load_cpu.as_secs_f64(),
-            cpu_seconds: self.cpu.read()?.as_secs_f64(),
+            cpu_seconds: time_of(self.operator)?.as_secs_f64(),
             received_mib: mib(self.fleet.bytes()),
             memory: memory(operator.pid)?,
         })
@@ -208,26 +197,30 @@ impl Mesh {
     async fn idle(&mut self) -> anyhow::Result<f64> {
         // What the start has left to do is none of it.
         sleep(Duration::from_secs(1)).await;
-        let (began, before) = (Instant::now(), self.cpu.read()?);
+        let (began, before) = (Instant::now(), time_of(self.operator)?);
         sleep(IDLE.min(self.plan.churn)).await;
-        Ok(percent(self.cpu.read()? - before, began.elapsed()))
+        Ok(percent(time_of(self.operator)? - before, began.elapsed()))
     }
 
     /// Changes one by one, each when the one before is applied everywhere: of one Service, or of any that is used.
     async fn one_by_one(&mut self, what: What, of: Option<usize>) -> anyhow::Result<Cost> {
-        let (cpu, bytes) = (self.cpu.read()?, self.fleet.bytes());
+        let (cpu, bytes) = (time_of(self.operator)?, self.fleet.bytes());
         for _ in 0..self.plan.single {
             let service = of.unwrap_or_else(|| self.any_service());
             self.change(what, service)?;
             self.fleet.at_most_waiting(0, self.plan.patience).await?;
         }
         let applied = self.fleet.take_applied();
-        let cpu = self.cpu.read()? - cpu;
+        let cpu = time_of(self.operator)? - cpu;
         Cost::of(&applied, applied.len(), cpu, self.fleet.bytes() - bytes)
     }
 
     async fn churn(&mut self, operator: &Operator) -> anyhow::Result<Churn> {
-        let (cpu, own, bytes) = (self.cpu.read()?, self.own.read()?, self.fleet.bytes());
+        let (cpu, own, bytes) = (
+            time_of(self.operator)?,
+            time_of(std::process::id())?,
+            self.fleet.bytes(),
+        );
         let began = Instant::now();
         let mut tick = interval(Duration::from_secs(1) / self.plan.rate);
         // Late or not, the rate is kept.
@@ -246,7 +239,7 @@ impl Mesh {
         }
         let during = began.elapsed();
         self.fleet.at_most_waiting(0, self.plan.patience).await?;
-        let cpu = self.cpu.read()? - cpu;
+        let cpu = time_of(self.operator)? - cpu;
         let applied = self.fleet.take_applied();
         let of = |what| {
             applied
@@ -261,7 +254,7 @@ impl Mesh {
             endpoint: cost(What::Endpoint)?,
             route: cost(What::Route)?,
             operator_percent: percent(cpu, during),
-            simulator_percent: percent(self.own.read()? - own, during),
+            simulator_percent: percent(time_of(std::process::id())? - own, during),
             memory: memory(operator.pid)?,
         })
     }
@@ -272,8 +265,8 @@ impl Mesh {
         let (bytes, resources) = (self.fleet.bytes(), self.fleet.resources());
         let mut operator = start.operator()?;
         let load = operator.ready(self.plan.patience).await?;
-        self.cpu = Cpu::of(operator.pid);
-        let cpu = self.cpu.read()?;
+        self.operator = operator.pid;
+        let cpu = time_of(self.operator)?;
         let deadline = Instant::now() + self.plan.patience;
         let all = (
             size.proxies as f64,
@@ -291,7 +284,7 @@ impl Mesh {
             sleep(POLL).await;
         }
         let back = operator.started.elapsed() - load;
-        let cpu = self.cpu.read()? - cpu;
+        let cpu = time_of(self.operator)? - cpu;
         all_applied(&operator, &size, self.plan.patience).await?;
         let resources = self.fleet.resources() - resources;
         anyhow::ensure!(

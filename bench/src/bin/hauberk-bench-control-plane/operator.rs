@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::process;
+use bench::processor;
 
 /// Between two looks at what the operator says of itself.
 pub(crate) const POLL: Duration = Duration::from_millis(20);
@@ -27,8 +27,6 @@ pub(crate) struct Start {
     pub(crate) log: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
-    /// The CPUs of operator and simulator.
-    pub(crate) cpus: (usize, usize),
 }
 
 /// A running operator.
@@ -43,12 +41,7 @@ pub(crate) struct Operator {
 
 impl Start {
     /// With two free ports.
-    pub(crate) async fn new(
-        binary: &Path,
-        dir: &Path,
-        config: &Path,
-        cpus: (usize, usize),
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn new(binary: &Path, dir: &Path, config: &Path) -> anyhow::Result<Self> {
         // Both held at once, so that they are two.
         let held = (
             TcpListener::bind("127.0.0.1:0").await?,
@@ -61,7 +54,6 @@ impl Start {
             log: dir.join("operator.log"),
             listen: held.0.local_addr()?,
             admin: held.1.local_addr()?,
-            cpus,
         })
     }
 
@@ -71,7 +63,7 @@ impl Start {
             .create(true)
             .append(true)
             .open(&self.log)?;
-        process::bind(self.cpus.0)?;
+        processor::stay_on(processor::MEASURED)?;
         let child = Command::new(&self.binary)
             .arg("run")
             .args(["--listen", &self.listen.to_string()])
@@ -84,7 +76,7 @@ impl Start {
             .stderr(Stdio::from(log))
             .kill_on_drop(true)
             .spawn();
-        process::bind(self.cpus.1)?;
+        processor::stay_on(processor::REST)?;
         let child = child.with_context(|| format!("cannot start {}", self.binary.display()))?;
         Ok(Operator {
             pid: child.id().context("the operator has ended at once")?,

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bench::processor;
 use serde::Serialize;
 use tests::lab::{Process, Signal};
 
+use crate::Options;
 use crate::peer::Peer;
 use crate::place::Way;
 use crate::statistics::{Spread, percentile, ratio};
 use crate::work::Outcome;
-use crate::{Options, cpu};
 
 /// What one round found.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -126,7 +127,7 @@ impl<'a> Meter<'a> {
 fn total(proxies: &[Arc<Process>]) -> anyhow::Result<Duration> {
     proxies
         .iter()
-        .map(|proxy| cpu::on_cpu(proxy.pid()).with_context(|| format!("{} has ended", proxy.name())))
+        .map(|proxy| processor::time_of(proxy.pid()).with_context(|| format!("{} has ended", proxy.name())))
         .sum()
 }
 

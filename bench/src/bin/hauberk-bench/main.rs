@@ -5,7 +5,7 @@
 
 mod cell;
 mod certificates;
-mod cpu;
+
 mod goals;
 mod h2load;
 mod pages;
@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use ::tests::lab;
 use anyhow::{Context, ensure};
+use bench::processor;
 use clap::Parser;
 
 use peer::Peer;
@@ -100,7 +101,7 @@ fn main() -> ExitCode {
 
 fn start(arguments: Arguments) -> anyhow::Result<()> {
     // Before any thread: all that is started from here on is on this processor, until a proxy is moved.
-    cpu::stay_on(cpu::LOAD)?;
+    processor::stay_on(processor::REST)?;
     allow_files()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use bench::processor;
 use tests::lab::{self, Binary, Lab, Pod, PodSpec, Privileges, Process, eventually};
 
+use crate::certificates;
 use crate::peer::{Leg, Peer, Programs, Protocol, Shape};
-use crate::{certificates, cpu};
 pub(crate) use objects::{Extra, destination_rule, features, not_ready, service, virtual_service};
 
 /// The user of all proxies, which the redirect leaves alone.
@@ -215,7 +216,7 @@ impl Place {
                 proxy.restart().await?;
             }
             let process = proxy.process()?;
-            cpu::pin(process.pid(), cpu::PROXY)?;
+            processor::pin(process.pid(), processor::MEASURED)?;
             proxies.push(process);
         }
         let client = self.lab.pod(client);
@@ -294,7 +295,7 @@ impl Place {
         );
         let process = pod.spawn(peer.name(), command).await?;
         listening(pod, &process, leg.listen).await?;
-        cpu::pin(process.pid(), cpu::PROXY)?;
+        processor::pin(process.pid(), processor::MEASURED)?;
         Ok(Arc::new(process))
     }
 }

@@ -59,7 +59,7 @@ fn programs() -> Vec<(Peer, PathBuf, PathBuf)> {
         .filter(|path| path.join("complete").is_file());
     brought
         .flat_map(|home| {
-            Peer::foreign().map(|peer| (peer, home.join("bin").join(peer.name()), home.join("root")))
+            Peer::foreign().map(|peer| (peer, home.join("bin").join(peer.name()), home.join("unpacked")))
         })
         .filter(|(_, program, _)| program.is_file())
         .collect()
@@ -71,8 +71,8 @@ fn the_peers_themselves_accept_their_configurations() {
     let certificates = temp.path().join("certificates");
     certificates::write(&certificates).unwrap();
     let folder = temp.path();
-    for (peer, program, root) in programs() {
-        let modules = root.join("usr/lib/nginx/modules");
+    for (peer, program, unpacked) in programs() {
+        let modules = unpacked.join("usr/lib/nginx/modules");
         for leg in legs().into_iter().filter(|leg| takes(peer, *leg)) {
             let text = configuration(peer, leg, &certificates, folder, &modules).unwrap();
             let file = folder.join(if peer == Peer::Envoy { "c.yaml" } else { "c.conf" });
@@ -85,7 +85,7 @@ fn the_peers_themselves_accept_their_configurations() {
             };
             command
                 .arg(&file)
-                .env("LD_LIBRARY_PATH", root.join("usr/lib/x86_64-linux-gnu"));
+                .env("LD_LIBRARY_PATH", unpacked.join("usr/lib/x86_64-linux-gnu"));
             let output = command.output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{} {leg:?}: {said}\n{text}", peer.name());

@@ -38,10 +38,10 @@ pub(super) fn programs(brought: Option<&Path>) -> anyhow::Result<Programs> {
         .parent()
         .context("a program stands in a folder")?
         .to_owned();
-    let root = brought.join("root/usr/lib");
+    let unpacked = brought.join("unpacked/usr/lib");
     let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
-    programs.libraries = copy(&root.join(triple), &floor_folder.join("libraries"))?;
-    programs.modules = copy(&root.join("nginx/modules"), &floor_folder.join("modules"))?;
+    programs.libraries = copy(&unpacked.join(triple), &floor_folder.join("libraries"))?;
+    programs.modules = copy(&unpacked.join("nginx/modules"), &floor_folder.join("modules"))?;
     Ok(programs)
 }
 
