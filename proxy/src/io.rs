@@ -29,6 +29,11 @@ use tokio::{
 pub(crate) use scratch::{SCRATCH, with_scratch};
 pub use tls::TlsStream;
 
+use crate::serve::Watched;
+
+/// Up to this many bytes a copy is cheaper than what it saves.
+const GATHER: usize = 4096;
+
 /// A byte stream with bytes that were read ahead.
 #[derive(Debug)]
 pub struct Io {
@@ -80,6 +85,16 @@ impl Io {
     /// What was read ahead.
     pub fn prefix(&self) -> &[u8] {
         &self.prefix
+    }
+
+    /// Puts back what somebody read ahead of everything that is still to be read.
+    pub(crate) fn with_first(mut self, bytes: &[u8]) -> Self {
+        if !bytes.is_empty() {
+            let mut prefix = BytesMut::from(bytes);
+            prefix.extend_from_slice(&self.prefix);
+            self.prefix = prefix;
+        }
+        self
     }
 
     /// The socket underneath, under however many layers of TLS.
@@ -156,14 +171,12 @@ impl From<DuplexStream> for Io {
 /// An upgraded HTTP/1 connection is the very [`Io`] that hyper was given, with what hyper read ahead put back.
 impl From<Upgraded> for Io {
     fn from(upgraded: Upgraded) -> Self {
+        let upgraded = match upgraded.downcast::<TokioIo<Watched>>() {
+            Ok(parts) => return parts.io.into_inner().into_inner().with_first(&parts.read_buf),
+            Err(upgraded) => upgraded,
+        };
         match upgraded.downcast::<TokioIo<Io>>() {
-            Ok(parts) => {
-                let mut io = parts.io.into_inner();
-                let mut prefix = BytesMut::from(parts.read_buf);
-                prefix.extend_from_slice(&io.prefix);
-                io.prefix = prefix;
-                io
-            }
+            Ok(parts) => parts.io.into_inner().with_first(&parts.read_buf),
             Err(upgraded) => Stream::Upgraded(Box::new(TokioIo::new(upgraded))).into(),
         }
     }

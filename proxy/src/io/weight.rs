@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{MeshProtocol, Protocol, TlsPolicy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,6 +35,18 @@ fn weight<F>(
 where
     F: Future<Output = ()> + 'static,
 {
+    weight_after(Duration::ZERO, serve, client)
+}
+
+/// The same, after nothing was said for some time.
+fn weight_after<F>(
+    silence: Duration,
+    serve: impl Fn(TcpStream) -> F + 'static,
+    client: impl Fn(std::net::TcpStream) -> Box<dyn std::any::Any> + Send + Copy + 'static,
+) -> u64
+where
+    F: Future<Output = ()> + 'static,
+{
     let runtime = runtime();
     let listener = runtime.block_on(async { TcpListener::bind("127.0.0.1:0").await.unwrap() });
     let address = listener.local_addr().unwrap();
@@ -56,18 +69,28 @@ where
             std::mem::forget(all);
         });
         runtime.block_on(async {
-            tokio::time::timeout(std::time::Duration::from_secs(60), is_open)
+            tokio::time::timeout(Duration::from_secs(60), is_open)
                 .await
                 .expect("the clients are served in time")
                 .expect("no client fails");
-            for _ in 0..100 {
-                tokio::task::yield_now().await;
-            }
+            tokio::time::pause();
+            tokio::time::advance(silence / 2).await;
+            turns().await;
+            tokio::time::advance(silence / 2).await;
+            tokio::time::resume();
+            turns().await;
         });
     };
     open(1);
     let info = allocation_counter::measure(|| open(MANY));
     u64::try_from(info.bytes_current).expect("connections take memory") / MANY as u64
+}
+
+/// Lets everybody do what is due.
+async fn turns() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Says hello as an application and waits for the answer.
@@ -109,11 +132,19 @@ fn outbound_weight(
     world: World,
     client: impl Fn(std::net::TcpStream) -> Box<dyn std::any::Any> + Send + Copy + 'static,
 ) -> u64 {
+    outbound_weight_after(Duration::ZERO, world, client)
+}
+
+fn outbound_weight_after(
+    silence: Duration,
+    world: World,
+    client: impl Fn(std::net::TcpStream) -> Box<dyn std::any::Any> + Send + Copy + 'static,
+) -> u64 {
     let serve = move |stream: TcpStream| {
         let peer = stream.peer_addr().unwrap();
         outbound::serve_io(Rc::clone(&world.worker), Io::from(stream), peer, SERVICE)
     };
-    weight(serve, client)
+    weight_after(silence, serve, client)
 }
 
 #[track_caller]
@@ -146,7 +177,6 @@ fn an_opaque_connection_that_this_side_puts_into_tls() {
 
 #[test]
 fn an_http1_connection_between_two_requests() {
-    let world = World::new(forward(Some(Protocol::Http1), &cluster(&[], |_| {}), |_| {}));
     let asks = |mut stream: std::net::TcpStream| -> Box<dyn std::any::Any> {
         stream
             .write_all(b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n")
@@ -154,8 +184,14 @@ fn an_http1_connection_between_two_requests() {
         assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
         Box::new(stream)
     };
+    let world = || World::new(forward(Some(Protocol::Http1), &cluster(&[], |_| {}), |_| {}));
     // hyper's two buffers of 8 KiB, of which a short message touches half, and the room of a request under way.
-    at_most(32 * 1024, outbound_weight(world, asks));
+    at_most(32 * 1024, outbound_weight(world(), asks));
+    // Nothing of that while no request comes.
+    at_most(
+        4 * 1024,
+        outbound_weight_after(Duration::from_secs(5), world(), asks),
+    );
 }
 
 #[test]

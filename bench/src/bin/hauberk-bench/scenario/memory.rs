@@ -13,6 +13,8 @@ use crate::place::{CLIENT, HTTP1, LOGGING_CLIENT, Place};
 use crate::work::connections;
 
 const IDLE: usize = 1_000;
+/// What a proxy gives back of a connection that stays idle, it has given back by then.
+const SETTLE: Duration = Duration::from_secs(15);
 const USED: u16 = 10;
 const MORE: u16 = 990;
 const KNOWN_WITHIN: Duration = Duration::from_secs(60);
@@ -32,6 +34,7 @@ pub(super) async fn idle(place: &Place, peers: &[Peer], options: &Options) -> an
             let before = rss_mib(&way.proxies)?;
             let kept = connections::idle(target, authority, IDLE);
             let kept = way.client.run(kept).await.context(cell.peer.name())?;
+            tokio::time::sleep(SETTLE).await;
             let after = rss_mib(&way.proxies)?;
             let grown = before.zip(after).map(|(before, after)| (after - before) * 1024.0);
             #[expect(clippy::cast_precision_loss, reason = "a thousand")]
