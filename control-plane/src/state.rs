@@ -158,7 +158,8 @@ struct Index {
     slices_with: Table<ObjectName, BTreeSet<ObjectName>>,
     /// What slices say of the zones of nodes.
     node_zones: Table<String, BTreeSet<(String, ObjectName)>>,
-    pods_on: Table<String, BTreeSet<ObjectName>>,
+    /// A node may have very many, so its pods are a tree of their own, not copied as a whole at each change.
+    pods_on: Table<String, Table<ObjectName, ()>>,
     /// VirtualServices in force, by the Service they steer.
     steering: Table<ServiceName, BTreeSet<Age>>,
     /// DestinationRules in force, by their Service.

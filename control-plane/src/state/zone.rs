@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::apply::Revision;
 use super::host::ObjectName;
+use super::table::Table;
 use super::{Dependency, Pod, Slice, World};
 
 impl World {
@@ -49,8 +50,14 @@ impl Revision {
             }
         }
         for node in changed {
-            let pods = self.world.index.pods_on.linked(&node).map(Dependency::pod);
-            self.touched.extend(pods);
+            let pods = self
+                .world
+                .index
+                .pods_on
+                .get(&node)
+                .into_iter()
+                .flat_map(Table::iter);
+            self.touched.extend(pods.map(|(pod, ())| Dependency::pod(pod)));
         }
     }
 
@@ -63,10 +70,20 @@ impl Revision {
         }
         let pods_on = &mut self.world.index.pods_on;
         if let Some(node) = old {
-            pods_on.unlink(&node, at);
+            if let Some(pods) = pods_on.get_mut(&node) {
+                pods.remove(at);
+            }
+            if pods_on.get(&node).is_some_and(|pods| pods.len() == 0) {
+                pods_on.remove(&node);
+            }
         }
         if let Some(node) = new {
-            pods_on.link(&node, at.clone());
+            if !pods_on.contains(&node) {
+                pods_on.insert(node.clone(), Table::default());
+            }
+            if let Some(pods) = pods_on.get_mut(&node) {
+                pods.insert(at.clone(), ());
+            }
         }
     }
 }
