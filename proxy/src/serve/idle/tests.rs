@@ -4,6 +4,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
+use crate::io::tests::tls_pair;
 use crate::serve::http1;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -165,6 +166,26 @@ async fn a_client_that_is_slow_to_read_gets_everything() {
         sleep(LONG).await;
         let heard = client.hear("<0>").await + &client.hear(&"x".repeat(5000)).await;
         assert!(heard.contains("content-length: 5003"), "{heard}");
+    });
+    assert_eq!(rests.await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_tls_has_taken_and_the_client_has_not_is_sent_on() {
+    let rests = rests(async || {
+        let (ours, theirs) = duplex(4096);
+        let (mut client, server) = tls_pair(theirs, ours).await;
+        let service = service_fn(|request| answer(request, Duration::ZERO));
+        spawn_local(http1(server, service, None, std::future::pending()));
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\nsize: 50000\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        client.flush().await.unwrap();
+        sleep(LONG).await;
+        let mut heard = Vec::new();
+        while !heard.ends_with(&[b'x'; 50000]) {
+            let read = timeout(LONG, client.read_buf(&mut heard)).await;
+            assert!(read.expect("the rest in time").unwrap() > 0, "it ended early");
+        }
     });
     assert_eq!(rests.await, 0);
 }
