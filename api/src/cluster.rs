@@ -29,6 +29,8 @@ pub struct Cluster {
     pub tls: TlsMode,
     /// Carry HTTP/1.1 to meshed endpoints over HTTP/2.
     pub upgrade_to_http2: bool,
+    /// Carry HTTP/1.1 over HTTP/2 to the other endpoints too, in the clear and without asking them (prior knowledge).
+    pub upgrade_outside_mesh: bool,
     /// `None`: only connection failures open the breaker of an endpoint.
     pub breaker: Option<Breaker>,
     /// Upper bounds.
@@ -56,6 +58,7 @@ impl Cluster {
             connect_timeout: limits::CONNECT_TIMEOUT,
             tls: TlsMode::Auto,
             upgrade_to_http2: true,
+            upgrade_outside_mesh: false,
             breaker: None,
             limits: Limits::default(),
             outlier: None,
@@ -104,6 +107,7 @@ impl TryFrom<proto::Cluster> for Cluster {
             connect_timeout_ms,
             tls: _,
             upgrade_to_http2,
+            upgrade_outside_mesh,
             breaker,
             limits,
             outlier,
@@ -125,6 +129,7 @@ impl TryFrom<proto::Cluster> for Cluster {
             connect_timeout: optional_ms(connect_timeout_ms).unwrap_or(crate::limits::CONNECT_TIMEOUT),
             tls,
             upgrade_to_http2,
+            upgrade_outside_mesh,
             breaker: breaker.map(Breaker::try_from).transpose().under("breaker")?,
             limits: limits.map(Limits::from).unwrap_or_default(),
             outlier: outlier.map(Outlier::try_from).transpose().under("outlier")?,
@@ -149,6 +154,7 @@ impl From<Cluster> for proto::Cluster {
             connect_timeout,
             tls,
             upgrade_to_http2,
+            upgrade_outside_mesh,
             breaker,
             limits,
             outlier,
@@ -164,6 +170,7 @@ impl From<Cluster> for proto::Cluster {
             connect_timeout_ms: to_ms(connect_timeout),
             tls: tls_to(tls).into(),
             upgrade_to_http2,
+            upgrade_outside_mesh,
             breaker: breaker.map(Into::into),
             limits: Some(limits.into()),
             outlier: outlier.map(Into::into),

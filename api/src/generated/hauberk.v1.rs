@@ -411,6 +411,9 @@ pub struct Cluster {
     /// The objects that shaped this cluster.
     #[prost(message, repeated, tag = "13")]
     pub sources: ::prost::alloc::vec::Vec<ObjectRef>,
+    /// Carry HTTP/1.1 over HTTP/2 to the other endpoints too, in the clear and without asking them (prior knowledge).
+    #[prost(bool, tag = "14")]
+    pub upgrade_outside_mesh: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Breaker {

@@ -159,7 +159,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     use Balancer::{LeastRequest, PeakEwma, Random, RoundRobin};
     let balancer = select(vec![RoundRobin, Random, LeastRequest, PeakEwma]);
     let tls = select(vec![TlsMode::Auto, TlsMode::Disable, TlsMode::Mutual]);
-    let how = (reference(), labels(), balancer, time(), tls, any::<bool>());
+    let how = (reference(), labels(), balancer, time(), tls, any::<(bool, bool)>());
     let bounds = (
         option::of(breaker()),
         bounds(),
@@ -169,7 +169,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     );
     (how, bounds, option::of(keepalive()), vec(object(), 0..3)).prop_map(
         |(
-            (endpoints, subset, balancer, connect_timeout, tls, upgrade_to_http2),
+            (endpoints, subset, balancer, connect_timeout, tls, (upgrade_to_http2, upgrade_outside_mesh)),
             (breaker, limits, outlier, retry_budget, timeouts),
             keepalive,
             sources,
@@ -180,6 +180,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             connect_timeout,
             tls,
             upgrade_to_http2,
+            upgrade_outside_mesh,
             breaker,
             limits,
             outlier,

@@ -2,7 +2,8 @@
 //! this port, or the default to all endpoints.
 //!
 //! A VirtualService with rules for requests decides about all requests: none that matches means 404, also when no rule
-//! is for this client or port. It is the same for connections, apart from requests.
+//! is for this client or port. A connection that none of its rules takes goes where it would have gone without them, as
+//! in Istio: rules for one port leave the others of a Service open.
 
 use std::collections::BTreeMap;
 
@@ -47,9 +48,8 @@ pub(super) fn route(world: &World, proxy: &Proxy, name: &str, from: &mut From) -
         if !rules.http.is_empty() {
             route.http = rules.http.iter().filter_map(|rule| view.http(rule)).collect();
         }
-        if !rules.tcp.is_empty() {
-            route.tcp = rules.tcp.iter().filter_map(|rule| view.tcp(rule)).collect();
-        }
+        let own = rules.tcp.iter().filter_map(|rule| view.tcp(rule));
+        route.tcp = own.chain(route.tcp).collect();
         from.source(object);
     }
     Ok(Body::Route(Box::new(route)))

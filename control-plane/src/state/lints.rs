@@ -46,25 +46,46 @@ pub(super) fn subsets(world: &World, policy: &Policy) -> Vec<String> {
 
 /// Hosts of a VirtualService whose ports are all declared as something that its kind of rules never sees.
 pub(super) fn protocols(world: &World, rules: &Rules) -> Vec<String> {
-    if rules.http.is_empty() || !rules.tcp.is_empty() {
-        return Vec::new();
-    }
+    let (for_requests, remedy): (bool, _) = match (rules.http.is_empty(), rules.tcp.is_empty()) {
+        (false, true) => (true, "use spec.tcp, or declare the port as http"),
+        (true, false) => (false, "use spec.http, or declare the port as tcp or tls"),
+        _ => return Vec::new(),
+    };
+    let (carries, section) = match for_requests {
+        true => ("carries HTTP", "spec.http"),
+        false => ("carries anything but HTTP", "spec.tls and spec.tcp"),
+    };
     let hosts = rules.hosts.iter().enumerate();
     let found = hosts.filter_map(|(i, (host, service))| {
         let service = world.service(service.as_ref()?)?;
-        let opaque = |port: &super::ServicePort| {
+        let unseen = |port: &super::ServicePort| {
             let declared = declared(&port.name, port.app_protocol.as_deref());
-            matches!(declared, Some(Protocol::Tcp | Protocol::Tls))
+            match declared {
+                Some(Protocol::Tcp | Protocol::Tls) => for_requests,
+                Some(_) => !for_requests,
+                None => false,
+            }
         };
-        (!service.ports.is_empty() && service.ports.iter().all(opaque)).then(|| {
+        (!service.ports.is_empty() && service.ports.iter().all(unseen)).then(|| {
             format!(
-                "spec.hosts[{i}]: no port of `{host}` carries HTTP by its name or appProtocol ({}), so the rules in \
-                 spec.http see nothing of it; use spec.tcp, or declare the port as http",
+                "spec.hosts[{i}]: no port of `{host}` {carries} by its name or appProtocol ({}), so the rules in \
+                 {section} see nothing of it; {remedy}",
                 service.port_list()
             )
         })
     });
     found.collect()
+}
+
+/// A host of a VirtualService at whose addresses nothing is left to decide.
+pub(super) fn chosen_before(world: &World, field: &str, host: &str, service: &ServiceName) -> Option<String> {
+    let headless = world.service(service)?.addresses.is_empty();
+    headless.then(|| {
+        format!(
+            "{field}: `{host}` is headless: its clients choose a pod themselves and are not steered to another one; give \
+             the rules to a Service that has a cluster address"
+        )
+    })
 }
 
 /// A PeerAuthentication that selects no pod now, or demands mutual TLS where no proxy can hold to it.
@@ -189,6 +210,9 @@ mod tests {
             (ports(&[("postgres", 1), ("http", 2)]), &http, false),
             (ports(&[("something", 1)]), &http, false),
             (ports(&[("postgres", 1)]), &tcp, false),
+            (ports(&[("http", 1), ("grpc-x", 2)]), &tcp, true),
+            (ports(&[("http", 1), ("postgres", 2)]), &tcp, false),
+            (ports(&[("something", 1)]), &tcp, false),
         ] {
             let found = warnings(&[ports.clone(), rules.clone()], "db");
             assert_eq!(!found.is_empty(), told, "{ports}{rules}{found:?}");
@@ -199,6 +223,21 @@ mod tests {
                 "{found:?}"
             );
         }
+    }
+
+    #[test]
+    fn rules_for_a_headless_service_are_told() {
+        let rules = virtual_service(
+            "r",
+            "  hosts: [reviews]\n  http:\n  - directResponse: {status: 200}",
+        );
+        let headless = shop().replace("clusterIP: 10.0.0.1", "clusterIP: None");
+        assert_eq!(warnings(&[shop(), rules.clone()], "r"), [""; 0]);
+        let found = warnings(&[headless, rules], "r");
+        assert!(
+            found.len() == 1 && found[0].starts_with("spec.hosts[0]: `reviews` is headless: "),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -110,9 +110,10 @@ impl World {
             }
         }
         for (i, (host, service)) in held.ready.iter().flat_map(|rules| &rules.hosts).enumerate() {
-            state
-                .warnings
-                .extend(self.no_effect(&format!("spec.hosts[{i}]"), host, service.as_ref()));
+            let field = format!("spec.hosts[{i}]");
+            let odd = self.no_effect(&field, host, service.as_ref());
+            let odd = odd.or_else(|| lints::chosen_before(self, &field, host, service.as_ref()?));
+            state.warnings.extend(odd);
         }
         if let Some(rules) = &held.ready {
             state.warnings.extend(lints::protocols(self, rules));

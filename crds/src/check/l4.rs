@@ -1,9 +1,11 @@
 //! `VirtualService`: rules for connections, and the destinations all rules share.
 
+use std::collections::BTreeMap;
+
 use super::{
     Report,
     rule::unreachable,
-    shape::{gateways, host, label, port, weights},
+    shape::{dns_problem, gateways, host, label, labels, port, weights},
 };
 use crate::{
     path::At,
@@ -14,8 +16,9 @@ use crate::{
     },
 };
 
-const PORT_ONLY: &str = "remove it; connections are told apart by port";
-const SNI_AND_PORT: &str = "remove it; TLS is told apart by sniHosts and port";
+const SUBNETS: &str =
+    "remove it; a host has its rules at each of its addresses, so tell hosts apart by spec.hosts";
+const SOURCE_SUBNET: &str = "remove it; tell clients apart by sourceLabels or sourceNamespace";
 
 pub(super) fn destination(report: &mut Report, at: At<'_>, destination: &Destination) {
     let Destination {
@@ -60,18 +63,47 @@ fn tls_match(report: &mut Report, at: At<'_>, block: &TlsMatch) {
         report.error(names, "is required; name the hosts the client asks for");
     }
     for (n, name) in sni_hosts.iter().enumerate() {
-        host(report, names.index(n), name);
+        server_name(report, names.index(n), name);
     }
     if let Some(number) = number {
         port(report, at.field("port"), *number);
     }
     gateways(report, at.field("gateways"), gates);
-    for (field, set) in [
-        ("destinationSubnets", !destination_subnets.is_empty()),
-        ("sourceLabels", !source_labels.is_empty()),
-        ("sourceNamespace", source_namespace.is_some()),
-    ] {
-        report.unsupported_if(set, at.field(field), SNI_AND_PORT);
+    report.unsupported_if(
+        !destination_subnets.is_empty(),
+        at.field("destinationSubnets"),
+        SUBNETS,
+    );
+    clients(report, at, source_labels, source_namespace.as_deref());
+}
+
+/// The name of a server, or `*.` and the end of its name.
+fn server_name(report: &mut Report, at: At<'_>, name: &str) {
+    match name.strip_prefix("*.") {
+        Some(suffix) => {
+            if let Some(problem) = dns_problem(suffix) {
+                report.error(at, format!("behind `*.` {problem}"));
+            }
+        }
+        None if name.contains('*') => {
+            report.error(
+                at,
+                "has a `*` in a place where it says nothing; write `*.` and the end of the names",
+            );
+        }
+        None => host(report, at, name),
+    }
+}
+
+fn clients(
+    report: &mut Report,
+    at: At<'_>,
+    source_labels: &BTreeMap<String, String>,
+    namespace: Option<&str>,
+) {
+    labels(report, at.field("sourceLabels"), source_labels);
+    if let Some(namespace) = namespace {
+        label(report, at.field("sourceNamespace"), namespace);
     }
 }
 
@@ -84,7 +116,6 @@ pub(super) fn tcp(report: &mut Report, at: At<'_>, rules: &[TcpRoute]) {
             tcp_match(report, at_match.index(n), block);
         }
         destinations(report, at.field("route"), route);
-        // The other conditions are refused, so the port is all there is.
         if r#match.is_empty() || r#match.iter().any(|block| *block == TcpMatch::default()) {
             catch_all = catch_all.or(Some(n));
         }
@@ -105,14 +136,13 @@ fn tcp_match(report: &mut Report, at: At<'_>, block: &TcpMatch) {
         port(report, at.field("port"), *number);
     }
     gateways(report, at.field("gateways"), gates);
-    for (field, set) in [
-        ("destinationSubnets", !destination_subnets.is_empty()),
-        ("sourceSubnet", source_subnet.is_some()),
-        ("sourceLabels", !source_labels.is_empty()),
-        ("sourceNamespace", source_namespace.is_some()),
-    ] {
-        report.unsupported_if(set, at.field(field), PORT_ONLY);
-    }
+    report.unsupported_if(
+        !destination_subnets.is_empty(),
+        at.field("destinationSubnets"),
+        SUBNETS,
+    );
+    report.unsupported_if(source_subnet.is_some(), at.field("sourceSubnet"), SOURCE_SUBNET);
+    clients(report, at, source_labels, source_namespace.as_deref());
 }
 
 fn destinations(report: &mut Report, at: At<'_>, route: &[RouteDestination]) {

@@ -5,7 +5,7 @@ use super::{
     shape::{at_least_a_millisecond, not_zero, zero_or_a_millisecond},
 };
 use crate::{
-    destination_rule::connection_pool::{ConnectionPool, HttpPool, TcpKeepalive, TcpPool},
+    destination_rule::connection_pool::{ConnectionPool, H2UpgradePolicy, HttpPool, TcpKeepalive, TcpPool},
     duration::Duration,
     path::At,
 };
@@ -76,7 +76,7 @@ fn http(report: &mut Report, at: At<'_>, pool: &HttpPool) {
         max_requests_per_connection: _,
         max_retries,
         idle_timeout,
-        h2_upgrade_policy: _,
+        h2_upgrade_policy,
         use_client_protocol,
         max_concurrent_streams,
         http2_keep_alive,
@@ -96,11 +96,12 @@ fn http(report: &mut Report, at: At<'_>, pool: &HttpPool) {
     let remedy = "leave it out for no limit, or turn retries off with attempts: 0 in the VirtualService";
     not_zero(report, at.field("maxRetries"), *max_retries, remedy);
     zero_or_a_millisecond(report, at.field("idleTimeout"), *idle_timeout);
-    report.unsupported_if(
-        *use_client_protocol == Some(true),
-        at.field("useClientProtocol"),
-        "use h2UpgradePolicy, or write false",
-    );
+    if *use_client_protocol == Some(true) && *h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade) {
+        report.warning(
+            at.field("h2UpgradePolicy"),
+            "has no effect beside useClientProtocol: true",
+        );
+    }
     report.unsupported_if(
         max_concurrent_streams.is_some_and(|streams| streams != i32::MAX.unsigned_abs()),
         at.field("maxConcurrentStreams"),

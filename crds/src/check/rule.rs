@@ -269,6 +269,16 @@ fn retries(report: &mut Report, at: At<'_>, retry: &Retry, timeout: Option<Durat
     );
     let Some(list) = retry_on else { return };
     let at = at.field("retryOn");
+    let given =
+        |wanted: fn(&RetryCondition) -> bool| RetryCondition::list(list).flatten().any(|c| wanted(&c));
+    if given(|c| matches!(c, RetryCondition::RetriableStatusCodes))
+        && !given(|c| matches!(c, RetryCondition::Status(_)))
+    {
+        report.warning(
+            at,
+            "has retriable-status-codes without a code; list the codes beside it, such as 503",
+        );
+    }
     for condition in RetryCondition::list(list).take(64) {
         match condition {
             Err(unknown) => report.error(at, unknown.to_string()),

@@ -72,11 +72,15 @@ spec.http[].headers.response.add{}
 spec.http[].headers.response.remove[]
 spec.tls[].match[].sniHosts[]
 spec.tls[].match[].port
+spec.tls[].match[].sourceLabels{}
+spec.tls[].match[].sourceNamespace
 spec.tls[].route[].destination.host
 spec.tls[].route[].destination.subset
 spec.tls[].route[].destination.port.number
 spec.tls[].route[].weight
 spec.tcp[].match[].port
+spec.tcp[].match[].sourceLabels{}
+spec.tcp[].match[].sourceNamespace
 spec.tcp[].route[].destination.host
 spec.tcp[].route[].destination.subset
 spec.tcp[].route[].destination.port.number
@@ -120,6 +124,7 @@ connectionPool.http.idleTimeout
 connectionPool.http.h2UpgradePolicy=DEFAULT
 connectionPool.http.h2UpgradePolicy=DO_NOT_UPGRADE
 connectionPool.http.h2UpgradePolicy=UPGRADE
+connectionPool.http.useClientProtocol
 outlierDetection.consecutive5xxErrors
 outlierDetection.consecutiveGatewayErrors
 outlierDetection.consecutiveLocalOriginFailures

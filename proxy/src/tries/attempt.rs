@@ -145,8 +145,10 @@ fn wire(
     let cluster = sending.cluster;
     let mesh = is_mesh(worker, cluster, endpoint)?;
     // Upgrades and `100 Continue` are HTTP/1.1's own; HTTP/2 frames would hide them.
-    let plain = sending.tunnel.is_some() || expects_continue || !cluster.spec.upgrade_to_http2;
+    let own = sending.tunnel.is_some() || expects_continue;
+    let plain = own || !cluster.spec.upgrade_to_http2;
     Ok(match (sending.app, mesh) {
+        (App::Http1, false) if cluster.spec.upgrade_outside_mesh && !own => Wire::Http2,
         (App::Http1, false) => Wire::Http1,
         (App::Http2, false) => Wire::Http2,
         (App::Http1, true) if plain => Wire::Mesh(MeshProtocol::Http1),

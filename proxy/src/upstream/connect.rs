@@ -108,3 +108,32 @@ fn set_keepalive(socket: &TcpSocket, keepalive: Keepalive) -> io::Result<()> {
     }
     SockRef::from(socket).set_tcp_keepalive(&params)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn keepalive_is_set_as_the_policy_says() {
+        let socket = TcpSocket::new_v4().unwrap();
+        let system = SockRef::from(&socket).tcp_keepalive_time().unwrap();
+        let keepalive = Keepalive {
+            probes: NonZeroU32::new(4),
+            time: None,
+            interval: Some(Duration::from_secs(6)),
+        };
+        set_keepalive(&socket, keepalive).unwrap();
+        let set = SockRef::from(&socket);
+        assert!(set.keepalive().unwrap());
+        assert_eq!(set.tcp_keepalive_retries().unwrap(), 4);
+        assert_eq!(set.tcp_keepalive_interval().unwrap(), Duration::from_secs(6));
+        assert_eq!(
+            set.tcp_keepalive_time().unwrap(),
+            system,
+            "what is left out stays"
+        );
+    }
+}

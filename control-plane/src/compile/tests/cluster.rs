@@ -87,6 +87,25 @@ const EVERY_FIELD: &str = "  host: reviews
     retryBudget: {percent: 14, minRetryConcurrency: 15}";
 
 #[test]
+fn the_upgrade_to_http2_is_as_the_policy_says() {
+    for (http, expected) in [
+        ("{maxRetries: 1}", (true, false)),
+        ("{h2UpgradePolicy: DEFAULT}", (true, false)),
+        ("{h2UpgradePolicy: UPGRADE}", (true, true)),
+        ("{h2UpgradePolicy: DO_NOT_UPGRADE}", (false, false)),
+        ("{useClientProtocol: true}", (false, false)),
+        ("{useClientProtocol: true, h2UpgradePolicy: UPGRADE}", (false, false)),
+        ("{useClientProtocol: false, h2UpgradePolicy: UPGRADE}", (true, true)),
+    ] {
+        let spec = format!("  host: reviews\n  trafficPolicy: {{connectionPool: {{http: {http}}}}}");
+        let world = world(&(shop() + &destination_rule("r", &spec)));
+        let cluster = cluster_for(&world, "shop", NAME).unwrap();
+        let seen = (cluster.upgrade_to_http2, cluster.upgrade_outside_mesh);
+        assert_eq!(seen, expected, "{http}");
+    }
+}
+
+#[test]
 fn every_field_reaches_the_cluster() {
     let rule = destination_rule("all", EVERY_FIELD);
     let cluster = cluster_for(&world(&(shop() + &rule)), "shop", NAME).unwrap();

@@ -164,12 +164,44 @@ fn connections_have_rules_of_their_own() {
     };
     assert_eq!(
         seen(9080),
-        ["a.example.com b.example.com reviews:9080|v1", " reviews:9080|v2"]
+        [
+            "a.example.com b.example.com reviews:9080|v1",
+            " reviews:9080|v2",
+            " reviews:9080"
+        ]
     );
     assert_eq!(
         seen(9090),
-        ["b.example.com reviews:9090|v1", " ratings:80", " reviews:9090|v2"]
+        [
+            "b.example.com reviews:9090|v1",
+            " ratings:80",
+            " reviews:9090|v2",
+            " reviews:9090"
+        ]
     );
+}
+
+#[test]
+fn a_connection_that_no_rule_takes_goes_to_its_service() {
+    let destinations = |rules: &str, port| {
+        let route = route(rules, port);
+        let cluster = |r: &api::TcpRule| {
+            r.split.clusters()[0]
+                .cluster
+                .replace(".shop.svc.cluster.local", "")
+        };
+        route.tcp.iter().map(cluster).collect::<Vec<_>>()
+    };
+    let one_port = "  tcp:\n  - match: [{port: 9090}]\n    route: [{destination: {host: ratings}}]";
+    assert_eq!(destinations(one_port, 9090), ["ratings:80", "reviews:9090"]);
+    assert_eq!(destinations(one_port, 9080), ["reviews:9080"]);
+    let one_client = "  tcp:\n  - match: [{sourceLabels: {app: web}}, {sourceNamespace: elsewhere}]\n    route: [{destination: {host: ratings}}]";
+    assert_eq!(destinations(one_client, 9080), ["ratings:80", "reviews:9080"]);
+    let others = one_client.replace("app: web", "app: other");
+    assert_eq!(destinations(&others, 9080), ["reviews:9080"]);
+    let by_name =
+        "  tls:\n  - match: [{sniHosts: ['*.example.com']}]\n    route: [{destination: {host: ratings}}]";
+    assert_eq!(destinations(by_name, 9080), ["ratings:80", "reviews:9080"]);
 }
 
 #[test]

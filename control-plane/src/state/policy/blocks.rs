@@ -33,6 +33,7 @@ struct Pool {
     timeouts: Timeouts,
     keepalive: Option<Keepalive>,
     upgrade_to_http2: bool,
+    upgrade_outside_mesh: bool,
 }
 
 /// The blocks as the object has them.
@@ -126,6 +127,7 @@ impl Blocks {
             timeouts,
             keepalive,
             upgrade_to_http2,
+            upgrade_outside_mesh,
         }) = pool
         {
             cluster.connect_timeout = *connect_timeout;
@@ -133,6 +135,7 @@ impl Blocks {
             cluster.timeouts = *timeouts;
             cluster.keepalive = *keepalive;
             cluster.upgrade_to_http2 = *upgrade_to_http2;
+            cluster.upgrade_outside_mesh = *upgrade_outside_mesh;
         }
         cluster.balancer = balancer.unwrap_or(cluster.balancer);
         cluster.outlier = outlier.or(cluster.outlier);
@@ -209,9 +212,11 @@ fn pool(block: &crd::ConnectionPool) -> Result<Pool, Invalid> {
         max_concurrent_streams.is_some_and(|n| n != i32::MAX.unsigned_abs()),
     )])?;
     refuse(&[("http.http2KeepAlive", http2_keep_alive.is_some())])?;
-    let upgrade = match h2_upgrade_policy.unwrap_or_default() {
-        H2UpgradePolicy::Default | H2UpgradePolicy::Upgrade => true,
-        H2UpgradePolicy::DoNotUpgrade => false,
+    let (in_mesh, outside) = match h2_upgrade_policy.unwrap_or_default() {
+        _ if *use_client_protocol == Some(true) => (false, false),
+        H2UpgradePolicy::Default => (true, false),
+        H2UpgradePolicy::Upgrade => (true, true),
+        H2UpgradePolicy::DoNotUpgrade => (false, false),
     };
     Ok(Pool {
         connect_timeout: given(*connect_timeout).unwrap_or(limits::CONNECT_TIMEOUT),
@@ -238,7 +243,8 @@ fn pool(block: &crd::ConnectionPool) -> Result<Pool, Invalid> {
                 interval: given(*interval),
             },
         ),
-        upgrade_to_http2: upgrade && *use_client_protocol != Some(true),
+        upgrade_to_http2: in_mesh,
+        upgrade_outside_mesh: outside,
     })
 }
 

@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use api::Protocol;
+use api::{Protocol, Timeouts};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
 
 use crate::config::snapshot::Destination;
 use crate::io::Io;
@@ -127,6 +129,61 @@ fn a_declared_tcp_port_is_never_looked_into() {
         let mut echoed = [0; 18];
         app.read_exact(&mut echoed).await.unwrap();
         assert_eq!(&echoed, b"GET / HTTP/1.1\r\n\r\n");
+    });
+}
+
+/// How long a connection lives that says something every 2 seconds, or never.
+async fn lifetime(timeouts: Timeouts, talks: bool) -> Duration {
+    let (address, _) = greeter("").await;
+    let cluster = cluster(&[address], |spec| spec.timeouts = timeouts);
+    let world = World::new(forward(Some(Protocol::Tcp), &cluster, |_| {}));
+    let mut app = world.dial(SERVICE);
+    app.write_all(b"hello").await.unwrap();
+    app.read_exact(&mut [0; 5]).await.unwrap();
+    tokio::time::pause();
+    let began = Instant::now();
+    loop {
+        let mut byte = [0];
+        match timeout(Duration::from_secs(2), app.read(&mut byte)).await {
+            Ok(read) => {
+                assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+                let took = began.elapsed();
+                tokio::time::resume();
+                return took;
+            }
+            Err(_) if talks => {
+                tokio::time::resume();
+                if app.write_all(b"x").await.is_ok() {
+                    app.read_exact(&mut byte).await.unwrap();
+                }
+                tokio::time::pause();
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+#[test]
+fn a_connection_ends_when_it_is_idle_or_old_enough() {
+    run(async {
+        let idle = Timeouts {
+            tcp_idle: Some(Duration::from_secs(5)),
+            ..Timeouts::default()
+        };
+        let took = lifetime(idle, false).await;
+        assert!(
+            took.abs_diff(Duration::from_secs(5)) < Duration::from_secs(1),
+            "{took:?}"
+        );
+        let old = Timeouts {
+            max_connection: Some(Duration::from_secs(9)),
+            ..idle
+        };
+        let took = lifetime(old, true).await;
+        assert!(
+            took.abs_diff(Duration::from_secs(9)) < Duration::from_secs(1),
+            "{took:?}"
+        );
     });
 }
 

@@ -10,6 +10,21 @@ use tokio::net::TcpListener;
 
 use crate::testing::{Got, SERVICE, World, cluster, eventually, forward, request, run};
 
+#[test]
+fn requests_of_http1_are_carried_over_http2_where_the_policy_says_so() {
+    run(async {
+        let server = Server2::start(|_| Then::Answer).await;
+        let cluster = cluster(&[server.address], |spec| spec.upgrade_outside_mesh = true);
+        let world = World::new(forward(Some(api::Protocol::Http1), &cluster, |_| {}));
+        let mut app = world.http1().await;
+        for _ in 0..2 {
+            let got = crate::testing::ask(&mut app, request("GET", "/", "")).await;
+            assert_eq!(got.status, 200);
+        }
+        assert_eq!((server.log.connections.get(), server.log.requests.get()), (1, 2));
+    });
+}
+
 /// What a scripted endpoint does with a stream.
 pub(super) enum Then {
     Answer,
