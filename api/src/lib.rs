@@ -36,8 +36,9 @@ pub use name::{Kind, ObjectRef, ResourceName};
 pub use protocol::{MeshProtocol, Protocol};
 pub use resource::{Body, Resource, Version};
 pub use route::{
-    Action, DirectResponse, Forward, HeaderChanges, HttpMatch, HttpRule, NamedMatch, Pattern, Redirect,
-    Retry, RetryCondition, Rewrite, Route, Split, StringMatch, TcpRule, WeightedCluster,
+    Action, Cors, DirectResponse, Fault, FaultAbort, FaultDelay, Forward, Fraction, HeaderChanges, HttpMatch,
+    HttpRule, Mirror, NamedMatch, Pattern, Redirect, RegexRewrite, Retry, RetryCondition, Rewrite, Route,
+    Split, StringMatch, TcpRule, WeightedCluster,
 };
 pub use skip::{Networks, Ports, SkipListError};
 pub use spiffe::SpiffeId;

@@ -18,6 +18,8 @@ pub const MAX_NAME_LEN: usize = 512;
 pub const MAX_MESSAGE_SIZE: usize = 16 << 20;
 /// Body of a direct response, in bytes.
 pub const MAX_DIRECT_BODY: usize = 1 << 20;
+/// Mirrors of one rule.
+pub const MAX_MIRRORS: usize = 16;
 /// Tries after the first.
 pub const MAX_RETRY_ATTEMPTS: u32 = 100;
 

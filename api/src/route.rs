@@ -1,6 +1,7 @@
 //! How traffic to one port of a Service is routed: rules in order, first match wins.
 
 mod action;
+mod cors;
 mod headers;
 mod matching;
 
@@ -10,8 +11,10 @@ use crate::protocol::Protocol;
 use crate::{limits, proto};
 
 pub use action::{
-    Action, DirectResponse, Forward, Redirect, Retry, RetryCondition, Rewrite, Split, WeightedCluster,
+    Action, DirectResponse, Fault, FaultAbort, FaultDelay, Forward, Fraction, Mirror, Redirect, RegexRewrite,
+    Retry, RetryCondition, Rewrite, Split, WeightedCluster,
 };
+pub use cors::Cors;
 pub use headers::HeaderChanges;
 pub use matching::{HttpMatch, NamedMatch, Pattern, StringMatch};
 
@@ -45,6 +48,8 @@ pub struct HttpRule {
     pub request_headers: HeaderChanges,
     /// Applied to the response.
     pub response_headers: HeaderChanges,
+    /// What browsers of other origins are told, whatever the action is.
+    pub cors: Option<Box<Cors>>,
 }
 
 /// One rule for connections that carry no visible requests.
@@ -65,16 +70,21 @@ impl Route {
     #[must_use]
     pub fn clusters(&self) -> Vec<&str> {
         let http = self.http.iter().filter_map(|rule| match &rule.action {
-            Action::Forward(forward) => Some(&forward.split),
+            Action::Forward(forward) => Some(&**forward),
             Action::Redirect(_) | Action::Direct(_) => None,
         });
+        let http = http.flat_map(|forward| {
+            let mirrors = forward.mirrors.iter().map(|mirror| mirror.cluster.as_str());
+            named(&forward.split).chain(mirrors)
+        });
+        let tcp = self.tcp.iter().flat_map(|rule| named(&rule.split));
         let mut seen = std::collections::HashSet::new();
-        http.chain(self.tcp.iter().map(|rule| &rule.split))
-            .flat_map(Split::clusters)
-            .map(|c| c.cluster.as_str())
-            .filter(|name| seen.insert(*name))
-            .collect()
+        http.chain(tcp).filter(|name| seen.insert(*name)).collect()
     }
+}
+
+fn named(split: &Split) -> impl Iterator<Item = &str> {
+    split.clusters().iter().map(|share| share.cluster.as_str())
 }
 
 impl TryFrom<proto::Route> for Route {
@@ -143,6 +153,7 @@ impl TryFrom<proto::HttpRule> for HttpRule {
             request_headers,
             response_headers,
             action,
+            cors,
         } = pb;
         Ok(Self {
             name,
@@ -151,6 +162,7 @@ impl TryFrom<proto::HttpRule> for HttpRule {
             action: required("action", action)?.try_into()?,
             request_headers: HeaderChanges::from_optional(request_headers).under("request_headers")?,
             response_headers: HeaderChanges::from_optional(response_headers).under("response_headers")?,
+            cors: cors.map(Cors::try_from).transpose().under("cors")?.map(Box::new),
         })
     }
 }
@@ -164,6 +176,7 @@ impl From<HttpRule> for proto::HttpRule {
             action,
             request_headers,
             response_headers,
+            cors,
         } = rule;
         Self {
             name,
@@ -172,6 +185,7 @@ impl From<HttpRule> for proto::HttpRule {
             action: Some(action.into()),
             request_headers: request_headers.into_optional(),
             response_headers: response_headers.into_optional(),
+            cors: cors.map(|cors| (*cors).into()),
         }
     }
 }

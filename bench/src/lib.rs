@@ -107,9 +107,12 @@ pub fn forward(cluster: &str) -> HttpRule {
             timeout: None,
             retry: Retry::default(),
             rewrite: None,
+            fault: None,
+            mirrors: Vec::new(),
         })),
         request_headers: HeaderChanges::default(),
         response_headers: HeaderChanges::default(),
+        cors: None,
     }
 }
 

@@ -4,8 +4,11 @@
 //! Every struct is taken apart here field by field, without `..`: a field added to a shape does not compile
 //! until this module says what becomes of it. Nothing is ever ignored in silence.
 
+mod cors;
+mod fault;
 mod l4;
 mod matching;
+mod mirror;
 mod outcome;
 mod peer;
 mod policy;
@@ -42,7 +45,7 @@ pub struct Finding {
 pub enum Severity {
     /// The object works, but probably not as meant.
     Warning,
-    /// The field is right, but does nothing yet. The object is refused.
+    /// The field is right, but does nothing here. The object is refused.
     Unsupported,
     /// The field is wrong. The object is refused.
     Error,
@@ -128,6 +131,11 @@ impl Report {
 
     fn unsupported(&mut self, at: At<'_>, remedy: &str) {
         self.add(Severity::Unsupported, at, format!("not supported yet; {remedy}"));
+    }
+
+    /// For a field that will stay refused, and why.
+    fn refused(&mut self, at: At<'_>, reason: &str) {
+        self.add(Severity::Unsupported, at, format!("not supported; {reason}"));
     }
 
     /// For a field that may be left out, or stand at its default, but nothing else.

@@ -28,6 +28,9 @@ pub const MAX_L4_RULES: usize = 1_000;
 /// The most destinations one rule may share its traffic out to.
 pub const MAX_DESTINATIONS: usize = 32;
 
+/// The most mirrors one rule may send copies to.
+pub const MAX_MIRRORS: usize = 16;
+
 /// Where traffic for a host goes.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(

@@ -132,7 +132,7 @@ fn check_action(chosen: &Chosen<'_>, matched: Option<&api::HttpMatch>, facts: &F
             }
         }
         Chosen::Redirect(redirect) => {
-            let location = location(redirect, facts).expect("what was read can be sent");
+            let location = location(redirect, matched, facts).expect("what was read can be sent");
             assert!(location.to_str().is_ok(), "{location:?}");
         }
         Chosen::Direct(direct) => assert!(direct.status.as_u16() >= 200),

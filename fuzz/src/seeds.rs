@@ -170,25 +170,16 @@ fn route() -> proto::Route {
             ..Default::default()
         }],
         action: Some(action),
-        ..Default::default()
-    };
-    let forward = proto::Forward {
-        clusters: shares(),
-        timeout: Some(proto::Milliseconds { value: 1000 }),
-        retry: Some(proto::Retry {
-            attempts: 2,
-            conditions: vec![proto::RetryCondition::ConnectFailure.into()],
-            statuses: vec![503],
-            backoff_ms: 25,
+        cors: Some(proto::Cors {
+            origins: text(Pattern::Prefix("https://".to_owned())).into_iter().collect(),
+            methods: "GET".to_owned(),
+            max_age_seconds: Some(60),
             ..Default::default()
         }),
-        rewrite: Some(proto::Rewrite {
-            uri: "/v2".to_owned(),
-            authority: "reviews".to_owned(),
-        }),
+        ..Default::default()
     };
     let redirect = proto::Redirect {
-        uri: "/new".to_owned(),
+        prefix_rewrite: "/new".to_owned(),
         status: 302,
         ..Default::default()
     };
@@ -201,7 +192,10 @@ fn route() -> proto::Route {
         port: 80,
         protocol: proto::Protocol::Http1.into(),
         http: vec![
-            rule(Pattern::Prefix("/v1".to_owned()), Action::Forward(forward)),
+            rule(
+                Pattern::Prefix("/v1".to_owned()),
+                Action::Forward(forward(shares())),
+            ),
             rule(Pattern::Exact("/old".to_owned()), Action::Redirect(redirect)),
             rule(
                 Pattern::Regex("/[a-z]+".to_owned()),
@@ -212,6 +206,44 @@ fn route() -> proto::Route {
             sni: vec!["*.shop".to_owned()],
             clusters: shares(),
             ..Default::default()
+        }],
+    }
+}
+
+/// Everything that may be done with a forwarded request.
+fn forward(clusters: Vec<proto::WeightedCluster>) -> proto::Forward {
+    proto::Forward {
+        clusters,
+        timeout: Some(proto::Milliseconds { value: 1000 }),
+        retry: Some(proto::Retry {
+            attempts: 2,
+            conditions: vec![proto::RetryCondition::ConnectFailure.into()],
+            statuses: vec![503],
+            backoff_ms: 25,
+            ..Default::default()
+        }),
+        rewrite: Some(proto::Rewrite {
+            authority: "reviews".to_owned(),
+            uri_regex: Some(proto::RegexRewrite {
+                pattern: "^/v1/([a-z]+)".to_owned(),
+                replacement: "/v2/\\1".to_owned(),
+            }),
+            ..Default::default()
+        }),
+        fault: Some(proto::Fault {
+            delay: Some(proto::FaultDelay {
+                delay: Some(proto::Milliseconds { value: 100 }),
+                millionths: 500_000,
+            }),
+            abort: Some(proto::FaultAbort {
+                grpc_status: 14,
+                http_status: 503,
+                millionths: 1_000,
+            }),
+        }),
+        mirrors: vec![proto::Mirror {
+            cluster: "ratings.shop:80".to_owned(),
+            millionths: 10_000,
         }],
     }
 }

@@ -19,6 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::config::snapshot::{Cluster, Endpoint, Route};
 use crate::error::Error;
+use crate::fault::Injected;
 use crate::settings;
 
 /// Lines that wait to be written.
@@ -57,6 +58,8 @@ pub(crate) struct Line {
     pub(crate) rule: Option<usize>,
     pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) endpoint: Option<Arc<Endpoint>>,
+    pub(crate) fault: Option<Box<Injected>>,
+    pub(crate) is_copy: bool,
     pub(crate) tries: u32,
     pub(crate) status: u16,
     pub(crate) grpc_status: Option<u32>,
@@ -207,6 +210,8 @@ impl Line {
         let endpoint = self.endpoint.as_ref();
         text("endpoint", endpoint.map(|e| e.spec.address.to_string().into()));
         text("pod", endpoint.map(|e| e.spec.pod.as_str().into()));
+        text("mirror", self.is_copy.then(|| "copy".into()));
+        text("fault", self.fault.as_ref().map(|f| f.to_string().into()));
         text("flag", self.flag.map(Into::into));
         let reason = self.reason.as_deref().map(Cow::from);
         text(

@@ -111,6 +111,14 @@ pub enum Error {
     /// The timeout of the route passed.
     #[error("the request did not finish within the timeout of its route")]
     Timeout,
+    /// The rule answers a share of its requests with an error on purpose.
+    #[error("its rule injects this fault on purpose: status {}", status.as_u16())]
+    FaultAbort {
+        /// Status of the answer.
+        status: StatusCode,
+        /// Status of the answer to a gRPC request.
+        grpc: u8,
+    },
     /// The request cannot be taken as it is.
     #[error("bad request: {problem}")]
     BadRequest {
@@ -160,6 +168,7 @@ impl Error {
             | Self::BreakerOpen { .. }
             | Self::Overflow { .. }
             | Self::NotMeshed { .. }
+            | Self::FaultAbort { .. }
             | Self::NoCertificate => Fault::Mesh,
         }
     }
@@ -184,6 +193,7 @@ impl Error {
             | Self::Reset { .. }
             | Self::TryTimeout { .. }
             | Self::Timeout
+            | Self::FaultAbort { .. }
             | Self::BadRequest { .. }
             | Self::Downstream { .. }
             | Self::PlaintextRefused => false,
@@ -199,6 +209,7 @@ impl Error {
             Self::PlaintextRefused | Self::Refused { .. } => StatusCode::FORBIDDEN,
             Self::Timeout | Self::TryTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Reset { .. } => StatusCode::BAD_GATEWAY,
+            Self::FaultAbort { status, .. } => *status,
             Self::DiscoveryTimeout { .. }
             | Self::NoEndpoint { .. }
             | Self::BreakerOpen { .. }
@@ -221,6 +232,9 @@ impl Error {
         const DEADLINE_EXCEEDED: u8 = 4;
         const UNIMPLEMENTED: u8 = 12;
         const UNAVAILABLE: u8 = 14;
+        if let Self::FaultAbort { grpc, .. } = self {
+            return *grpc;
+        }
         match self.status() {
             StatusCode::BAD_REQUEST => INTERNAL,
             StatusCode::FORBIDDEN => PERMISSION_DENIED,
@@ -250,6 +264,7 @@ impl Error {
             Self::Reset { .. } => "reset",
             Self::TryTimeout { .. } => "try_timeout",
             Self::Timeout => "timeout",
+            Self::FaultAbort { .. } => "fault_abort",
             Self::BadRequest { .. } => "bad_request",
             Self::Downstream { .. } => "downstream",
             Self::PlaintextRefused => "plaintext_refused",

@@ -20,6 +20,9 @@ pub mod serve;
 
 pub mod route;
 
+pub mod cors;
+pub mod fault;
+
 pub mod balancer;
 pub mod breaker;
 pub mod limits;
@@ -28,6 +31,7 @@ pub mod outlier;
 pub mod retry;
 pub mod upstream;
 
+pub mod mirror;
 pub mod tcp;
 pub mod tries;
 pub mod tunnel;

@@ -13,7 +13,8 @@ use crate::upstream::response::ResponseBody;
 
 pub use form::{Hosts, set_form};
 
-const REASON: HeaderName = HeaderName::from_static(api::names::REASON_HEADER);
+/// Says why a proxy answers itself, or what it did to an answer.
+pub(crate) const REASON: HeaderName = HeaderName::from_static(api::names::REASON_HEADER);
 
 /// Names made once: a look-up by text has to parse the text each time.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -207,7 +208,11 @@ pub fn error_response(error: &Error, grpc: bool) -> Response<Bytes> {
         headers.insert(REASON, flag);
         return response;
     }
-    let mut response = Response::new(Bytes::from(format!("hauberk: {error}\n")));
+    let mut response = Response::new(match error.status() {
+        // None that can have a body; only a fault injected on purpose answers so.
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED => Bytes::new(),
+        _ => Bytes::from(format!("hauberk: {error}\n")),
+    });
     *response.status_mut() = error.status();
     let headers = response.headers_mut();
     headers.insert(

@@ -42,6 +42,8 @@ pub struct Metrics {
     pub passthrough: Passthrough,
     /// Circuit breakers.
     pub breaker: Breaker,
+    /// Faults injected on purpose.
+    pub faults: Faults,
     /// Access log lines lost because writing them took too long.
     pub access_log_dropped: Counter,
     errors: Family<Labels<2>, Counter>,
@@ -78,7 +80,7 @@ impl Metrics {
         let (connections, detect) = (Connections::new(&mut registry), Detect::new(&mut registry));
         let (config, identity) = (Config::new(&mut registry), Identity::new(&mut registry));
         let passthrough = Passthrough::new(&mut registry);
-        let breaker = Breaker::new(&mut registry);
+        let (breaker, faults) = (Breaker::new(&mut registry), Faults::new(&mut registry));
         registry.register_collector(Box::new(cluster::Clusters(current.clone())));
         registry.register_collector(Box::new(inbound::Inbound(current)));
         registry.register_collector(Box::new(process::Process::new()));
@@ -90,6 +92,7 @@ impl Metrics {
             identity,
             passthrough,
             breaker,
+            faults,
             access_log_dropped,
             errors,
         }
@@ -109,6 +112,30 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+/// Faults that rules injected on purpose.
+#[derive(Debug)]
+pub struct Faults {
+    /// Requests held back.
+    pub delay: Counter,
+    /// Requests answered with an error.
+    pub abort: Counter,
+}
+
+impl Faults {
+    fn new(registry: &mut Registry) -> Self {
+        let family = counters(
+            registry,
+            "hauberk_faults",
+            "Faults injected on purpose by a VirtualService, by kind",
+        );
+        let of = |kind| family.get_or_create_owned(&[("fault", kind)]);
+        Self {
+            delay: of("delay"),
+            abort: of("abort"),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::access_log::{AccessLog, Line};
 use crate::config::snapshot::{Cluster, Endpoint, Route};
 use crate::error::Error;
+use crate::fault::Injected;
 use crate::metrics::{ByClass, ByGrpcStatus, Count, Histogram, InboundMetrics, Metrics};
 use crate::tcp::{Ended as Relay, Relayed};
 
@@ -87,6 +88,8 @@ impl Recorder {
             cluster: None,
             endpoint: None,
             inbound: None,
+            fault: None,
+            is_copy: false,
             tries: 0,
             status: 0,
             grpc_status: None,
@@ -130,6 +133,10 @@ pub struct Request {
     pub endpoint: Option<Arc<Endpoint>>,
     /// Metrics of the pod's port it came for.
     pub inbound: Option<Arc<InboundMetrics>>,
+    /// What its rule did to it on purpose.
+    pub fault: Option<Box<Injected>>,
+    /// It is a copy for a mirror, of which the application does not know.
+    is_copy: bool,
     /// Tries, the first included.
     pub tries: u32,
     /// Status of the answer; 0 for none.
@@ -177,6 +184,22 @@ impl Request {
             Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
             None => parts.headers.get(header::HOST).cloned(),
         };
+    }
+
+    /// Begins the record of a copy that goes to `cluster`.
+    pub fn of_copy(&self, cluster: &Arc<Cluster>) -> Self {
+        let mut copy = self
+            .recorder
+            .start(self.direction, self.protocol, self.downstream, self.dialled);
+        copy.is_copy = true;
+        copy.method.clone_from(&self.method);
+        copy.authority.clone_from(&self.authority);
+        copy.path.clone_from(&self.path);
+        copy.route.clone_from(&self.route);
+        copy.rule = self.rule;
+        copy.cluster = Some(Arc::clone(cluster));
+        copy.snapshot = self.snapshot;
+        copy
     }
 
     /// Takes note of the route, if anybody is going to read it.
@@ -249,8 +272,15 @@ impl Request {
 
     fn count(&self, duration: Duration, flag: Option<&'static str>) {
         let metrics = &self.recorder.metrics;
-        if let Some(flag) = flag {
-            metrics.error(self.direction, flag);
+        match (flag, &self.cluster) {
+            // That a mirror failed is no error of the application's.
+            (_, Some(cluster)) if self.is_copy => {
+                let metrics = &cluster.live.metrics;
+                metrics.mirrored.inc();
+                metrics.mirror_failures.add(u64::from(flag.is_some()));
+            }
+            (Some(flag), _) => metrics.error(self.direction, flag),
+            (None, _) => {}
         }
         if let Some(inbound) = &self.inbound {
             let InboundMetrics {
@@ -321,6 +351,8 @@ impl Request {
             rule: self.rule,
             cluster: self.cluster.take(),
             endpoint: self.endpoint.take(),
+            fault: self.fault.take(),
+            is_copy: self.is_copy,
             tries: self.tries,
             status: self.status,
             grpc_status: self.grpc_status,

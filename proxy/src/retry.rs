@@ -176,6 +176,7 @@ fn failure(policy: &api::Retry, error: &Error, pooled: bool, idempotent: bool) -
         | Error::NotMeshed { .. }
         | Error::NoCertificate
         | Error::Timeout
+        | Error::FaultAbort { .. }
         | Error::BadRequest { .. }
         | Error::Downstream { .. }
         | Error::PlaintextRefused => return None,

@@ -103,6 +103,21 @@ pub enum Chosen<'r> {
     Direct(&'r DirectResponse),
 }
 
+impl<'r> Decision<'r> {
+    /// The clusters of the rule's mirrors, in their order.
+    #[must_use]
+    pub fn mirror_clusters(&self) -> &'r [Arc<Cluster>] {
+        match self.chosen {
+            Chosen::Forward { forward, .. } if !forward.mirrors.is_empty() => {
+                let clusters = self.route.http.get(self.rule_index);
+                let behind = clusters.and_then(|all| all.get(forward.split.clusters().len()..));
+                behind.unwrap_or_default()
+            }
+            Chosen::Forward { .. } | Chosen::Redirect(_) | Chosen::Direct(_) => &[],
+        }
+    }
+}
+
 /// The rule that a request falls under.
 ///
 /// # Errors

@@ -23,6 +23,7 @@ use crate::limits::{self, Bound, Permit};
 use crate::message::{self, Tunnel};
 use crate::retry::{self, Decision, Verdict, backoff, budget};
 use crate::tunnel;
+use crate::upstream::feed::Feed;
 use crate::upstream::pool::Lease;
 use crate::upstream::response::{EndpointBody, Held, ResponseBody};
 use crate::worker::Worker;
@@ -106,7 +107,7 @@ pub fn unless_told() -> &'static Retry {
 /// That of the last try, or of the step that allowed no more.
 pub async fn send(
     worker: &Rc<Worker>,
-    request: Request<Incoming>,
+    request: Request<Feed>,
     sending: Sending<'_>,
     trace: &mut Trace,
 ) -> Result<Answer, Error> {

@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod connect;
+pub mod feed;
 pub mod pool;
 pub mod response;
 pub mod send;

@@ -150,6 +150,9 @@ pub struct HttpRule {
     pub request_headers: ::core::option::Option<HeaderChanges>,
     #[prost(message, optional, tag = "8")]
     pub response_headers: ::core::option::Option<HeaderChanges>,
+    /// Whatever the action is.
+    #[prost(message, optional, tag = "9")]
+    pub cors: ::core::option::Option<Cors>,
     #[prost(oneof = "http_rule::Action", tags = "4, 5, 6")]
     pub action: ::core::option::Option<http_rule::Action>,
 }
@@ -164,6 +167,26 @@ pub mod http_rule {
         #[prost(message, tag = "6")]
         DirectResponse(super::DirectResponse),
     }
+}
+/// What browsers are told of other origins; texts are the values of response headers, and empty for none.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Cors {
+    /// Any of these; exact "\*" is every origin.
+    #[prost(message, repeated, tag = "1")]
+    pub origins: ::prost::alloc::vec::Vec<StringMatch>,
+    #[prost(string, tag = "2")]
+    pub methods: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub headers: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub expose: ::prost::alloc::string::String,
+    #[prost(uint64, optional, tag = "5")]
+    pub max_age_seconds: ::core::option::Option<u64>,
+    #[prost(bool, tag = "6")]
+    pub credentials: bool,
+    /// Preflights of other origins are answered by the proxy, in place of being sent on.
+    #[prost(bool, tag = "7")]
+    pub answers_unmatched: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StringMatch {
@@ -226,6 +249,47 @@ pub struct Forward {
     pub retry: ::core::option::Option<Retry>,
     #[prost(message, optional, tag = "4")]
     pub rewrite: ::core::option::Option<Rewrite>,
+    /// Injected before an endpoint is chosen.
+    #[prost(message, optional, tag = "5")]
+    pub fault: ::core::option::Option<Fault>,
+    #[prost(message, repeated, tag = "6")]
+    pub mirrors: ::prost::alloc::vec::Vec<Mirror>,
+}
+/// A cluster that gets copies of requests.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mirror {
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    /// Of which share of the requests, in millionths.
+    #[prost(uint32, tag = "2")]
+    pub millionths: u32,
+}
+/// The delay comes first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fault {
+    #[prost(message, optional, tag = "1")]
+    pub delay: ::core::option::Option<FaultDelay>,
+    #[prost(message, optional, tag = "2")]
+    pub abort: ::core::option::Option<FaultAbort>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FaultDelay {
+    #[prost(message, optional, tag = "1")]
+    pub delay: ::core::option::Option<Milliseconds>,
+    /// Of which share of the requests, in millionths.
+    #[prost(uint32, tag = "2")]
+    pub millionths: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FaultAbort {
+    /// What a gRPC request is answered with, and what any other.
+    #[prost(uint32, tag = "1")]
+    pub grpc_status: u32,
+    #[prost(uint32, tag = "2")]
+    pub http_status: u32,
+    /// Of which share of the requests, in millionths.
+    #[prost(uint32, tag = "3")]
+    pub millionths: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WeightedCluster {
@@ -245,6 +309,19 @@ pub struct Rewrite {
     pub uri: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub authority: ::prost::alloc::string::String,
+    /// Instead of uri.
+    #[prost(message, optional, tag = "3")]
+    pub uri_regex: ::core::option::Option<RegexRewrite>,
+}
+/// Every part of the path that the expression matches is replaced; the query is left alone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegexRewrite {
+    /// Not anchored.
+    #[prost(string, tag = "1")]
+    pub pattern: ::prost::alloc::string::String,
+    /// \\0 stands for what matched, \1 to \9 for its groups, \\ for a backslash.
+    #[prost(string, tag = "2")]
+    pub replacement: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Redirect {
@@ -260,6 +337,9 @@ pub struct Redirect {
     /// 0: 301.
     #[prost(uint32, tag = "5")]
     pub status: u32,
+    /// Instead of uri: takes the place of what the rule matched, as in Rewrite.
+    #[prost(string, tag = "6")]
+    pub prefix_rewrite: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DirectResponse {

@@ -1,7 +1,10 @@
 //! What a rule does with a request it matches.
 
 mod answer;
+mod fault;
+mod mirror;
 mod retry;
+mod rewrite;
 mod split;
 
 use std::time::Duration;
@@ -10,10 +13,13 @@ use http::StatusCode;
 use http::uri::Authority;
 
 use crate::invalid::{Invalid, Under, each, required, to_ms};
-use crate::proto;
+use crate::{limits, proto};
 
 pub use answer::{DirectResponse, Redirect};
+pub use fault::{Fault, FaultAbort, FaultDelay, Fraction};
+pub use mirror::Mirror;
 pub use retry::{Retry, RetryCondition};
+pub use rewrite::{RegexRewrite, Rewrite};
 pub use split::{Split, WeightedCluster};
 
 /// What a rule does with a request it matches.
@@ -38,15 +44,10 @@ pub struct Forward {
     pub retry: Retry,
     /// Changes to path and authority.
     pub rewrite: Option<Rewrite>,
-}
-
-/// Changes to path and authority before the request is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rewrite {
-    /// Takes the place of the matched prefix, or of the whole path where the match was no prefix.
-    pub uri: Option<String>,
-    /// The new authority.
-    pub authority: Option<Authority>,
+    /// What goes wrong on purpose.
+    pub fault: Option<Fault>,
+    /// Clusters that get copies.
+    pub mirrors: Vec<Mirror>,
 }
 
 fn some(text: String) -> Option<String> {
@@ -115,12 +116,21 @@ impl TryFrom<proto::Forward> for Forward {
             timeout,
             retry,
             rewrite,
+            fault,
+            mirrors,
         } = pb;
+        if mirrors.len() > limits::MAX_MIRRORS {
+            let (len, most) = (mirrors.len(), limits::MAX_MIRRORS);
+            let problem = format!("{len} mirrors are more than the {most} allowed");
+            return Err(Invalid::new("mirrors", problem));
+        }
         Ok(Self {
             split: Split::new(each("clusters", clusters)?)?,
             timeout: timeout.map(|t| millis("timeout", t)).transpose()?,
             retry: required("retry", retry)?.try_into().under("retry")?,
             rewrite: rewrite.map(Rewrite::try_from).transpose().under("rewrite")?,
+            fault: fault.map(Fault::try_from).transpose().under("fault")?,
+            mirrors: each("mirrors", mirrors)?,
         })
     }
 }
@@ -146,6 +156,8 @@ impl From<Forward> for proto::Forward {
             timeout,
             retry,
             rewrite,
+            fault,
+            mirrors,
         }: Forward,
     ) -> Self {
         Self {
@@ -153,26 +165,8 @@ impl From<Forward> for proto::Forward {
             timeout: timeout.map(to_millis),
             retry: Some(retry.into()),
             rewrite: rewrite.map(Into::into),
-        }
-    }
-}
-
-impl TryFrom<proto::Rewrite> for Rewrite {
-    type Error = Invalid;
-
-    fn try_from(proto::Rewrite { uri, authority: host }: proto::Rewrite) -> Result<Self, Invalid> {
-        Ok(Self {
-            uri: path("uri", uri)?,
-            authority: authority("authority", host)?,
-        })
-    }
-}
-
-impl From<Rewrite> for proto::Rewrite {
-    fn from(Rewrite { uri, authority }: Rewrite) -> Self {
-        Self {
-            uri: uri.unwrap_or_default(),
-            authority: authority.map(|a| a.to_string()).unwrap_or_default(),
+            fault: fault.map(Into::into),
+            mirrors: mirrors.into_iter().map(Into::into).collect(),
         }
     }
 }

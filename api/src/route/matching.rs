@@ -20,10 +20,7 @@ impl Pattern {
     /// When it is too long, is not an expression, or compiles to more than [`limits::MAX_REGEX_SIZE`].
     pub fn new(text: &str) -> Result<Self, Invalid> {
         if text.len() > limits::MAX_REGEX_LEN {
-            return Err(Invalid::new(
-                "regex",
-                format!("has {} bytes, {} are allowed", text.len(), limits::MAX_REGEX_LEN),
-            ));
+            return Err(too_long(text));
         }
         // Parsed alone first: `a)|(b` would become valid inside the anchors' group.
         regex_syntax_check(text)?;
@@ -57,6 +54,25 @@ fn regex_syntax_check(text: &str) -> Result<(), Invalid> {
         .build()
         .map(drop)
         .map_err(|e| refused(&e))
+}
+
+/// An expression that may match anywhere in a text, held to the same bounds.
+pub(in crate::route) fn unanchored(text: &str) -> Result<Regex, Invalid> {
+    if text.len() > limits::MAX_REGEX_LEN {
+        return Err(too_long(text));
+    }
+    RegexBuilder::new(text)
+        .size_limit(limits::MAX_REGEX_SIZE)
+        .dfa_size_limit(limits::MAX_REGEX_SIZE)
+        .build()
+        .map_err(|e| refused(&e))
+}
+
+fn too_long(text: &str) -> Invalid {
+    Invalid::new(
+        "regex",
+        format!("has {} bytes, {} are allowed", text.len(), limits::MAX_REGEX_LEN),
+    )
 }
 
 fn refused(error: &regex::Error) -> Invalid {

@@ -1,8 +1,9 @@
 //! Strategies for routes: rules, conditions and actions. `content.rs` draws from them.
 
 use api::{
-    Action, DirectResponse, Forward, HeaderChanges, HttpMatch, HttpRule, NamedMatch, Pattern, Redirect,
-    Retry, RetryCondition, Rewrite, Route, Split, StringMatch, TcpRule, WeightedCluster,
+    Action, Cors, DirectResponse, Fault, FaultAbort, FaultDelay, Forward, Fraction, HeaderChanges, HttpMatch,
+    HttpRule, Mirror, NamedMatch, Pattern, Redirect, RegexRewrite, Retry, RetryCondition, Rewrite, Route,
+    Split, StringMatch, TcpRule, WeightedCluster,
 };
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -38,15 +39,37 @@ fn tcp_rule() -> impl Strategy<Value = TcpRule> {
 }
 
 fn http_rule() -> impl Strategy<Value = HttpRule> {
-    let what = (action(), header_changes(), header_changes());
+    let what = (action(), header_changes(), header_changes(), option::of(cors()));
     (text(), option::of(object()), vec(http_match(), 0..3), what).prop_map(
-        |(name, source, matches, (action, request_headers, response_headers))| HttpRule {
+        |(name, source, matches, (action, request_headers, response_headers, cors))| HttpRule {
             name,
             source,
             matches,
             action,
             request_headers,
             response_headers,
+            cors: cors.map(Box::new),
+        },
+    )
+}
+
+fn cors() -> impl Strategy<Value = Cors> {
+    let text = || {
+        option::of(
+            "[A-Za-z*-]{1,8}(,[a-z-]{1,8})?"
+                .prop_map(|text| HeaderValue::try_from(text).expect("is a value")),
+        )
+    };
+    let flags = (option::of(any::<u64>()), any::<bool>(), any::<bool>());
+    (vec(condition(), 0..3), text(), text(), text(), flags).prop_map(
+        |(origins, methods, headers, expose, (max_age, credentials, answers_unmatched))| Cors {
+            origins,
+            methods,
+            headers,
+            expose,
+            max_age,
+            credentials,
+            answers_unmatched,
         },
     )
 }
@@ -125,14 +148,32 @@ fn split() -> impl Strategy<Value = Split> {
 }
 
 fn forward() -> impl Strategy<Value = Forward> {
-    (split(), option::of(time()), retry(), option::of(rewrite())).prop_map(
-        |(split, timeout, retry, rewrite)| Forward {
+    let mirror = (reference(), fraction()).prop_map(|(cluster, share)| Mirror { cluster, share });
+    let more = (option::of(rewrite()), option::of(fault()), vec(mirror, 0..3));
+    (split(), option::of(time()), retry(), more).prop_map(
+        |(split, timeout, retry, (rewrite, fault, mirrors))| Forward {
             split,
             timeout,
             retry,
             rewrite,
+            fault,
+            mirrors,
         },
     )
+}
+
+fn fraction() -> impl Strategy<Value = Fraction> {
+    (0..=100_u32).prop_map(|percent| Fraction::of_percent(percent.into()).expect("is a percentage"))
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    let delay = (time(), fraction()).prop_map(|(delay, share)| FaultDelay { delay, share });
+    let abort = (0..=16_u8, status(), fraction()).prop_map(|(grpc, status, share)| FaultAbort {
+        grpc,
+        status,
+        share,
+    });
+    (option::of(delay), option::of(abort)).prop_map(|(delay, abort)| Fault { delay, abort })
 }
 
 fn retry() -> impl Strategy<Value = Retry> {
@@ -181,26 +222,45 @@ fn authority() -> impl Strategy<Value = Authority> {
 }
 
 fn rewrite() -> impl Strategy<Value = Rewrite> {
-    (option::of(path()), option::of(authority())).prop_map(|(uri, authority)| Rewrite { uri, authority })
+    let regex =
+        ("/(\\([a-z]+\\))?[a-z.*]{0,6}", "/[a-z$]{0,4}(\\\\0)?").prop_map(|(pattern, replacement)| {
+            RegexRewrite::new(&pattern, &replacement).expect("is an expression")
+        });
+    let new = prop_oneof![
+        option::of(path()).prop_map(|uri| (uri, None)),
+        regex.prop_map(|regex| (None, Some(regex))),
+    ];
+    (new, option::of(authority())).prop_map(|((uri, uri_regex), authority)| Rewrite {
+        uri,
+        authority,
+        uri_regex,
+    })
 }
 
 fn redirect() -> impl Strategy<Value = Redirect> {
     let scheme = select(vec![Scheme::HTTP, Scheme::HTTPS]);
     let status = select(vec![301_u16, 302, 303, 307, 308])
         .prop_map(|code| StatusCode::from_u16(code).expect("is a status"));
+    let new = prop_oneof![
+        option::of(path()).prop_map(|uri| (uri, None)),
+        path().prop_map(|prefix| (None, Some(prefix))),
+    ];
     let parts = (
-        option::of(path()),
+        new,
         option::of(authority()),
         option::of(scheme),
         option::of(1..=u16::MAX),
     );
-    (parts, status).prop_map(|((uri, authority, scheme, port), status)| Redirect {
-        uri,
-        authority,
-        scheme,
-        port,
-        status,
-    })
+    (parts, status).prop_map(
+        |(((uri, prefix_rewrite), authority, scheme, port), status)| Redirect {
+            uri,
+            prefix_rewrite,
+            authority,
+            scheme,
+            port,
+            status,
+        },
+    )
 }
 
 fn direct() -> impl Strategy<Value = DirectResponse> {

@@ -7,13 +7,17 @@
 
 use std::collections::BTreeMap;
 
-use api::{Action, Body, Forward, HeaderChanges, HttpRule, Retry, Route, Split, TcpRule, WeightedCluster};
+use api::{
+    Action, Body, Forward, HeaderChanges, HttpRule, Mirror, Retry, Route, Split, TcpRule, WeightedCluster,
+};
 
 use super::declared::declared;
 use super::name::{read_service_port, service_port, subset};
 use super::{From, Outcome};
 use crate::state::SourceObject;
-use crate::state::rules::{ActionTemplate, ForwardTemplate, HttpTemplate, Rules, Share, Target, TcpTemplate};
+use crate::state::rules::{
+    ActionTemplate, ForwardTemplate, HttpTemplate, MirrorTemplate, Rules, Share, Target, TcpTemplate,
+};
 use crate::state::{Dependency, ObjectName, Proxy, ServiceName, World};
 
 pub(super) fn route(world: &World, proxy: &Proxy, name: &str, from: &mut From) -> Outcome {
@@ -65,9 +69,12 @@ fn default_http(host: &ServiceName, port: u16) -> HttpRule {
             timeout: None,
             retry: Retry::default(),
             rewrite: None,
+            fault: None,
+            mirrors: Vec::new(),
         })),
         request_headers: HeaderChanges::default(),
         response_headers: HeaderChanges::default(),
+        cors: None,
     }
 }
 
@@ -133,6 +140,7 @@ impl View<'_> {
             action: self.action(&rule.action),
             request_headers: rule.request_headers.clone(),
             response_headers: rule.response_headers.clone(),
+            cors: rule.cors.clone(),
         })
     }
 
@@ -164,12 +172,20 @@ impl View<'_> {
                     timeout,
                     retry,
                     rewrite,
+                    fault,
+                    mirrors,
                 } = &**forward;
+                let mirror = |mirror: &MirrorTemplate| Mirror {
+                    cluster: self.cluster(&mirror.target),
+                    share: mirror.share,
+                };
                 Action::Forward(Box::new(Forward {
                     split: self.split(shares),
                     timeout: *timeout,
                     retry: retry.clone(),
                     rewrite: rewrite.clone(),
+                    fault: fault.clone(),
+                    mirrors: mirrors.iter().map(mirror).collect(),
                 }))
             }
             ActionTemplate::Redirect {

@@ -4,6 +4,8 @@
 //!
 //! Whatever `crds::check` let through and the contract cannot carry is refused here, never dropped.
 
+mod cors;
+mod fault;
 mod http;
 mod l4;
 mod retry;
@@ -11,7 +13,9 @@ mod retry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use api::{DirectResponse, HeaderChanges, HttpMatch, Invalid, Redirect, Retry, Rewrite};
+use api::{
+    Cors, DirectResponse, Fault, Fraction, HeaderChanges, HttpMatch, Invalid, Redirect, Retry, Rewrite,
+};
 use crds::VirtualServiceSpec;
 
 use super::Proxy;
@@ -39,6 +43,7 @@ pub(crate) struct HttpTemplate {
     pub(crate) action: ActionTemplate,
     pub(crate) request_headers: HeaderChanges,
     pub(crate) response_headers: HeaderChanges,
+    pub(crate) cors: Option<Box<Cors>>,
 }
 
 /// What a rule does with a request.
@@ -60,6 +65,17 @@ pub(crate) struct ForwardTemplate {
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Retry,
     pub(crate) rewrite: Option<Rewrite>,
+    pub(crate) fault: Option<Fault>,
+    pub(crate) mirrors: Vec<MirrorTemplate>,
+}
+
+/// A target that gets copies.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MirrorTemplate {
+    /// The field that names it, seen from the rule.
+    pub(crate) field: String,
+    pub(crate) target: Target,
+    pub(crate) share: Fraction,
 }
 
 /// A rule for connections.
@@ -239,17 +255,26 @@ impl References {
     fn add_http(&mut self, rule: usize, template: &HttpTemplate) {
         if let ActionTemplate::Forward(forward) = &template.action {
             self.add("http", rule, &forward.shares);
+            for MirrorTemplate { field, target, .. } in &forward.mirrors {
+                self.add_one(target, || format!("spec.http[{rule}].{field}"));
+            }
         }
     }
 
     fn add(&mut self, kind: &str, rule: usize, shares: &[Share]) {
         for (i, share) in shares.iter().enumerate() {
-            if self.seen.insert(share.target.clone()) {
-                self.list.push(Reference {
-                    field: format!("spec.{kind}[{rule}].route[{i}].destination"),
-                    target: share.target.clone(),
-                });
-            }
+            self.add_one(&share.target, || {
+                format!("spec.{kind}[{rule}].route[{i}].destination")
+            });
+        }
+    }
+
+    fn add_one(&mut self, target: &Target, field: impl FnOnce() -> String) {
+        if self.seen.insert(target.clone()) {
+            self.list.push(Reference {
+                field: field(),
+                target: target.clone(),
+            });
         }
     }
 }

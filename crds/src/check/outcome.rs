@@ -3,11 +3,11 @@
 use super::{
     Report,
     shape::port,
-    text::{authority, header_name, header_value, is_base64, one_spelling, path},
+    text::{self, MAX_REGEX_LEN, authority, header_name, header_value, is_base64, one_spelling, path},
 };
 use crate::{
     path::At,
-    virtual_service::http::{Body, DerivePort, DirectResponse, HeaderChanges, Headers, Redirect, Rewrite},
+    virtual_service::http::{Body, DirectResponse, HeaderChanges, Headers, Redirect, RegexRewrite, Rewrite},
 };
 
 /// The most bytes the body of a direct response may have.
@@ -61,21 +61,16 @@ pub(super) fn redirect(report: &mut Report, at: At<'_>, redirect: &Redirect) {
             report.error(at.field("derivePort"), "cannot stand beside port; keep one");
         }
     }
-    match derive_port {
-        None | Some(DerivePort::FromProtocolDefault) => {}
-        Some(DerivePort::FromRequestPort) => {
-            report.unsupported(at.field("derivePort"), "give the port itself in port");
+    if let Some(prefix) = prefix_rewrite {
+        path(report, at.field("prefixRewrite"), prefix);
+        if uri.is_some() {
+            report.error(at.field("prefixRewrite"), "cannot stand beside uri; keep one");
         }
     }
-    report.unsupported_if(
-        prefix_rewrite.is_some(),
-        at.field("prefixRewrite"),
-        "give the whole path in uri, one rule for each",
-    );
     if uri.is_none() && host.is_none() && scheme.is_none() && number.is_none() && prefix_rewrite.is_none() {
         report.error(
             at,
-            "would lead back to where it came from; give it uri, authority, scheme or port",
+            "would lead back to where it came from; give it uri, prefixRewrite, authority, scheme or port",
         );
     }
 }
@@ -134,13 +129,66 @@ pub(super) fn rewrite(report: &mut Report, at: At<'_>, rewrite: &Rewrite) {
     if let Some(host) = host {
         authority(report, at.field("authority"), host);
     }
-    report.unsupported_if(
-        uri_regex_rewrite.is_some(),
-        at.field("uriRegexRewrite"),
-        "use rewrite.uri",
-    );
+    if let Some(regex) = uri_regex_rewrite {
+        regex_rewrite(report, at.field("uriRegexRewrite"), regex);
+        if uri.is_some() {
+            report.error(at.field("uriRegexRewrite"), "cannot stand beside uri; keep one");
+        }
+    }
     if uri.is_none() && host.is_none() && uri_regex_rewrite.is_none() {
-        report.error(at, "changes nothing; give it uri or authority, or remove it");
+        report.error(
+            at,
+            "changes nothing; give it uri, uriRegexRewrite or authority, or remove it",
+        );
+    }
+}
+
+fn regex_rewrite(report: &mut Report, at: At<'_>, regex: &RegexRewrite) {
+    let RegexRewrite { r#match, rewrite } = regex;
+    match r#match.as_deref() {
+        None | Some("") => report.error(
+            at.field("match"),
+            "is needed; write the regular expression to look for",
+        ),
+        Some(pattern) => {
+            let groups = text::regex(report, at.field("match"), pattern);
+            match rewrite {
+                None => report.error(
+                    at.field("rewrite"),
+                    "is needed; write what takes the place of what matched",
+                ),
+                Some(new) => replacement(report, at.field("rewrite"), new, groups),
+            }
+        }
+    }
+}
+
+/// What takes the place of a match, with `\1` for its first group; `groups` is how many there are, where that is known.
+fn replacement(report: &mut Report, at: At<'_>, new: &str, groups: Option<usize>) {
+    if new.len() > MAX_REGEX_LEN {
+        let len = new.len();
+        report.error(at, format!("has {len} bytes; {MAX_REGEX_LEN} is the most"));
+        return;
+    }
+    if new.bytes().any(|b| b <= 0x20 || b == 0x7f) {
+        report.error(
+            at,
+            "has spaces or control characters; write them as %20 and the like",
+        );
+    }
+    let mut chars = new.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            continue;
+        }
+        match (chars.next(), groups) {
+            (Some('\\'), _) => {}
+            (Some(digit @ '0'..='9'), Some(groups)) if digit as usize - '0' as usize > groups => {
+                report.error(at, format!("names group \\{digit}, and match has {groups}"));
+            }
+            (Some('0'..='9'), _) => {}
+            _ => report.error(at, "has a \\ that is followed by neither a digit nor another \\"),
+        }
     }
 }
 

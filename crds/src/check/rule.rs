@@ -1,7 +1,7 @@
 //! `VirtualService`: the object itself, and its HTTP rules as a whole.
 
 use super::{
-    Report, l4, matching, outcome,
+    Report, cors, fault, l4, matching, mirror, outcome,
     shape::{at_least_a_millisecond, export_to, gateways, host, weights, zero_or_a_millisecond},
 };
 use crate::{
@@ -156,17 +156,21 @@ fn rule(report: &mut Report, at: At<'_>, rule: &HttpRoute) {
     if let Some(retry) = retries {
         self::retries(report, at.field("retries"), retry, *timeout);
     }
-    for (field, set) in [
-        ("delegate", delegate.is_some()),
-        ("fault", fault.is_some()),
-        ("mirror", mirror.is_some()),
-        ("mirrors", !mirrors.is_empty()),
-        ("mirrorPercent", mirror_percent.is_some()),
-        ("mirrorPercentage", mirror_percentage.is_some()),
-        ("corsPolicy", cors_policy.is_some()),
-    ] {
-        report.unsupported_if(set, at.field(field), "remove it");
+    if let Some(fault) = fault {
+        fault::fault(report, at.field("fault"), fault);
     }
+    if let Some(policy) = cors_policy {
+        cors::policy(report, at.field("corsPolicy"), policy);
+    }
+    mirror::mirrors(
+        report,
+        at,
+        mirror.as_ref(),
+        mirrors,
+        *mirror_percent,
+        mirror_percentage.as_ref(),
+    );
+    report.unsupported_if(delegate.is_some(), at.field("delegate"), "remove it");
     let outcomes = [
         ("route", !route.is_empty()),
         ("redirect", redirect.is_some()),
@@ -184,9 +188,16 @@ fn beside_answer(report: &mut Report, at: At<'_>, rule: &HttpRoute) {
         (None, Some(_)) => "directResponse",
         (None, None) => return,
     };
-    if rule.rewrite.is_some() {
-        let message = format!("cannot stand beside {answer}; remove it");
-        report.error(at.field("rewrite"), message);
+    for (field, set) in [
+        ("rewrite", rule.rewrite.is_some()),
+        ("fault", rule.fault.is_some()),
+        ("mirror", rule.mirror.is_some()),
+        ("mirrors", !rule.mirrors.is_empty()),
+    ] {
+        if set {
+            let message = format!("cannot stand beside {answer}; remove it");
+            report.error(at.field(field), message);
+        }
     }
     let request_changes = rule
         .headers

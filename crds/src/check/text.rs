@@ -63,8 +63,8 @@ pub(super) fn string_match<'a>(
     Some(pattern)
 }
 
-/// A regular expression that compiles within its bounds.
-fn regex(report: &mut Report, at: At<'_>, pattern: &str) {
+/// A regular expression that compiles within its bounds. Returns how many groups it has, if it is one.
+pub(super) fn regex(report: &mut Report, at: At<'_>, pattern: &str) -> Option<usize> {
     report.regexes += 1;
     if report.regexes > MAX_REGEXES {
         if report.regexes == MAX_REGEXES + 1 {
@@ -73,7 +73,7 @@ fn regex(report: &mut Report, at: At<'_>, pattern: &str) {
                 format!("is one regular expression too many; {MAX_REGEXES} in one object is the most"),
             );
         }
-        return;
+        return None;
     }
     if pattern.len() > MAX_REGEX_LEN {
         let len = pattern.len();
@@ -81,14 +81,14 @@ fn regex(report: &mut Report, at: At<'_>, pattern: &str) {
             at,
             format!("has {len} bytes; a regular expression has {MAX_REGEX_LEN} at most"),
         );
-        return;
+        return None;
     }
     let built = RegexBuilder::new(pattern)
         .size_limit(MAX_REGEX_SIZE)
         .dfa_size_limit(MAX_REGEX_SIZE)
         .build();
     match built {
-        Ok(_) => {}
+        Ok(regex) => return Some(regex.captures_len() - 1),
         Err(regex::Error::CompiledTooBig(limit)) => report.error(
             at,
             format!(
@@ -106,6 +106,7 @@ fn regex(report: &mut Report, at: At<'_>, pattern: &str) {
             report.error(at, format!("is not a regular expression: {reason}"));
         }
     }
+    None
 }
 
 /// The name of a header that is matched, set or removed. `pseudo` says what stands for `:authority` and its

@@ -112,7 +112,7 @@ pub struct Redirect {
     /// The status code: 301 (the default), 302, 303, 307 or 308.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect_code: Option<u32>,
-    /// Replaces the prefix the rule matched.
+    /// Replaces the prefix that the rule matched, or the whole path where it matched no prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_rewrite: Option<String>,
     /// The port to redirect to.
@@ -188,7 +188,7 @@ pub struct Rewrite {
     /// The new authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
-    /// The new path by regular expression.
+    /// The new path by regular expression; instead of uri.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri_regex_rewrite: Option<RegexRewrite>,
 }
@@ -197,11 +197,11 @@ pub struct Rewrite {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegexRewrite {
-    /// The expression (RE2 syntax).
+    /// The expression (RE2 syntax), looked for anywhere in the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub r#match: Option<String>,
-    /// The replacement.
+    /// What takes the place of each match; `\1` to `\9` are the groups of the expression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<String>,
 }

@@ -142,6 +142,35 @@ pub struct Percent {
     pub value: f64,
 }
 
+/// The statuses of gRPC, each at the place of its code.
+const GRPC_STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The code of a gRPC status, given by name in upper case or by number.
+#[must_use]
+pub fn grpc_code(status: &str) -> Option<u8> {
+    let by_name = GRPC_STATUSES.iter().position(|name| *name == status);
+    let code = by_name.or_else(|| status.parse().ok().filter(|code| *code < GRPC_STATUSES.len()))?;
+    u8::try_from(code).ok()
+}
+
 /// Delay or fail requests on purpose.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -158,13 +187,13 @@ pub struct Fault {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FaultDelay {
-    /// How long.
+    /// How long, at least 1ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fixed_delay: Option<Duration>,
     /// The mean of an exponential distribution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exponential_delay: Option<Duration>,
-    /// Which share.
+    /// Which share; absent means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percentage: Option<Percent>,
     /// Deprecated: use percentage.
@@ -179,13 +208,13 @@ pub struct FaultAbort {
     /// With this HTTP status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u32>,
-    /// With this gRPC status.
+    /// With this gRPC status, by name such as UNAVAILABLE or by number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc_status: Option<String>,
     /// With this HTTP/2 error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http2_error: Option<String>,
-    /// Which share.
+    /// Which share; absent means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percentage: Option<Percent>,
 }
@@ -205,7 +234,7 @@ pub struct Mirror {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CorsPolicy {
-    /// Origins that may ask.
+    /// Origins that may ask, such as `https://shop.example`; exact `*` is every origin.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_origins: Vec<StringMatch>,
     /// Deprecated: use allowOrigins.
@@ -220,7 +249,7 @@ pub struct CorsPolicy {
     /// Headers they may read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expose_headers: Vec<String>,
-    /// How long a preflight's answer may be kept.
+    /// How long a preflight's answer may be kept, in whole seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
     /// Whether credentials may be sent.
@@ -252,6 +281,22 @@ mod tests {
     fn every_listed_name_is_a_condition() {
         for name in RetryCondition::NAMES {
             assert!(name.parse::<RetryCondition>().is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn grpc_statuses_go_by_name_and_by_number() {
+        for (text, code) in [
+            ("OK", Some(0)),
+            ("UNAVAILABLE", Some(14)),
+            ("14", Some(14)),
+            ("16", Some(16)),
+            ("17", None),
+            ("unavailable", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(grpc_code(text), code, "{text:?}");
         }
     }
 

@@ -72,6 +72,7 @@ impl Outcome {
             | Error::Overflow { .. }
             | Error::NotMeshed { .. }
             | Error::NoCertificate
+            | Error::FaultAbort { .. }
             | Error::BadRequest { .. }
             | Error::Downstream { .. }
             | Error::PlaintextRefused => Self::Neutral,

@@ -59,7 +59,8 @@ pub struct Route {
     pub version: Version,
     /// The rules.
     pub spec: Arc<api::Route>,
-    /// For each HTTP rule, the clusters of its split in order; empty for rules that answer themselves.
+    /// For each HTTP rule, the clusters of its split in order, then those of its mirrors; empty for rules that answer
+    /// themselves.
     pub http: Vec<Vec<Arc<Cluster>>>,
     /// For each TCP rule, the clusters of its split in order.
     pub tcp: Vec<Vec<Arc<Cluster>>>,
@@ -138,7 +139,10 @@ impl Route {
     #[must_use]
     pub fn split(&self, rule: usize) -> Option<(&Split, &[Arc<Cluster>])> {
         match &self.spec.http.get(rule)?.action {
-            Action::Forward(forward) => Some((&forward.split, self.http.get(rule)?)),
+            Action::Forward(forward) => {
+                let of_split = self.http.get(rule)?.get(..forward.split.clusters().len())?;
+                Some((&forward.split, of_split))
+            }
             Action::Redirect(_) | Action::Direct(_) => None,
         }
     }

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::io::Io;
 use crate::record::{self, Direction, RecordedBody};
 use crate::tries::{self, App, Sending, Trace};
+use crate::upstream::feed::Feed;
 use crate::upstream::response::ResponseBody;
 use crate::{message, serve};
 
@@ -88,7 +89,7 @@ async fn respond(
         dialled: connection.dialled,
     };
     let mut trace = Trace::default();
-    let answer = tries::send(worker, request, sending, &mut trace).await;
+    let answer = tries::send(worker, request.map(Feed::Application), sending, &mut trace).await;
     record.tries = trace.tries;
     record.endpoint = trace.endpoint;
     let mut response = tries::finish(worker, answer?, tunnel.as_ref().zip(upgrade), None);

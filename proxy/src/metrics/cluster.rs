@@ -32,6 +32,10 @@ pub struct ClusterMetrics {
     pub retry_budget_exhausted: Count,
     /// What a limit of the DestinationRule turned away.
     pub overflow: Overflow,
+    /// Copies of requests that it was sent as a mirror.
+    pub mirrored: Count,
+    /// Those of them that got no answer, or only a part of one.
+    pub mirror_failures: Count,
     /// Upstream connections established.
     pub connections_opened: Count,
     /// Upstream connections that have ended.
@@ -133,6 +137,16 @@ fn requests(out: &mut FamilyWriter<'_, '_>, snapshot: &Snapshot) -> fmt::Result 
         "hauberk_cluster_grpc_responses",
         "gRPC responses, by status code",
         split(snapshot, "grpc_status", |m| m.grpc.each()),
+    )?;
+    out.counters(
+        "hauberk_cluster_mirrored",
+        "Copies of requests sent to a cluster as a mirror; they are among its requests",
+        plain(snapshot, |m| m.mirrored.get()),
+    )?;
+    out.counters(
+        "hauberk_cluster_mirror_failures",
+        "Copies of requests that got no answer or only a part of one; they are not among the errors",
+        plain(snapshot, |m| m.mirror_failures.get()),
     )?;
     out.gauges(
         "hauberk_cluster_requests_active",

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use ::http::uri::{Authority, PathAndQuery};
 use ::http::{HeaderMap, Request, Response, header};
-use api::{HeaderChanges, Retry};
+use api::{Fault, HeaderChanges, Retry};
 use bytes::Bytes;
 
 use crate::config::snapshot::Cluster;
 use crate::error::Error;
 use crate::message;
+use crate::mirror::Mirrors;
 use crate::route::{self, Chosen, Decision, Facts};
 use crate::tries;
 
@@ -24,6 +25,10 @@ pub struct Choice<'a> {
     pub retry: &'a Retry,
     /// For how long.
     pub timeout: Option<Duration>,
+    /// What goes wrong with it on purpose.
+    pub fault: Option<&'a Fault>,
+    /// Who gets copies of it.
+    pub mirrors: Mirrors<'a>,
     /// In whose name, if not its own.
     pub authority: Option<Authority>,
     path: Option<PathAndQuery>,
@@ -39,6 +44,8 @@ impl<'a> Choice<'a> {
             cluster,
             retry: tries::unless_told(),
             timeout: None,
+            fault: None,
+            mirrors: Mirrors::default(),
             authority: None,
             path: None,
             request_headers: [None; 2],
@@ -75,6 +82,8 @@ impl<'a> Choice<'a> {
             cluster,
             retry: &forward.retry,
             timeout: forward.timeout,
+            fault: forward.fault.as_ref(),
+            mirrors: Mirrors::new(&forward.mirrors, decision.mirror_clusters()),
             authority: rewrite.and_then(|r| r.authority.clone()),
             path,
             request_headers: [Some(&rule.request_headers), Some(&share.request_headers)],
@@ -112,7 +121,7 @@ fn own_answer<B>(decision: &Decision<'_>, request: &Request<B>) -> Response<Byte
     let mut response = Response::new(Bytes::new());
     match decision.chosen {
         Chosen::Redirect(redirect) => {
-            let location = match route::location(redirect, &Facts::of(request)) {
+            let location = match route::location(redirect, decision.matched, &Facts::of(request)) {
                 Ok(location) => location,
                 Err(error) => return refusal(&error, request),
             };

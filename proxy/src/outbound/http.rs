@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ::http::{Request, Response};
+use ::http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::time::Instant;
@@ -13,13 +13,15 @@ use tokio::time::Instant;
 use super::choice::Choice;
 use super::{Connection, gone};
 use crate::config::snapshot::Destination;
+use crate::cors::Verdict;
 use crate::error::Error;
 use crate::io::Io;
 use crate::record::{self, Direction, RecordedBody};
 use crate::route::{self, Facts};
 use crate::tries::{self, App, Sending, Trace};
+use crate::upstream::feed::Feed;
 use crate::upstream::response::ResponseBody;
-use crate::{message, serve};
+use crate::{cors, fault, message, mirror, serve};
 
 /// Serves HTTP/1.1 on a connection of the application. No bound on the time a head takes: only the pod's own application
 /// could keep itself waiting.
@@ -48,8 +50,13 @@ async fn handle(
     record.describe(&parts);
     let request = Request::from_parts(parts, body);
     // Boxed: a stream's future is moved several times until it has a task of its own, and this part is nearly all of it.
-    let answer = Box::pin(respond(&connection, app, request, &mut record)).await;
-    Ok(message::told(answer, record))
+    let mut granted = None;
+    let answer = Box::pin(respond(&connection, app, request, &mut record, &mut granted)).await;
+    let mut response = message::told(answer, record);
+    if let Some(granted) = granted {
+        cors::grant(*granted, response.headers_mut());
+    }
+    Ok(response)
 }
 
 async fn respond(
@@ -57,6 +64,7 @@ async fn respond(
     app: App,
     mut request: Request<Incoming>,
     record: &mut record::Request,
+    granted: &mut Option<Box<HeaderMap>>,
 ) -> Result<Response<ResponseBody>, Error> {
     let worker = &connection.worker;
     // 1 facts
@@ -75,6 +83,17 @@ async fn respond(
             record.routed(route);
             record.rule = Some(decision.rule_index);
             tracing::debug!(dialled = %connection.dialled, why = %decision, "routed");
+            if let Some(cors) = &decision.rule.cors {
+                match cors::decide(cors, &request) {
+                    Verdict::Apart => {}
+                    // Whatever the answer is, a browser may read it.
+                    Verdict::Granted(headers) => *granted = Some(headers),
+                    Verdict::Answered(headers) => {
+                        *granted = Some(headers);
+                        return Ok(Response::new(ResponseBody::Own(None)));
+                    }
+                }
+            }
             match Choice::of(&decision, &request) {
                 Ok(choice) => choice,
                 Err(own_answer) => return Ok(own_answer.map(|body| ResponseBody::Own(Some(body)))),
@@ -84,6 +103,11 @@ async fn respond(
         other => return Err(gone(other)),
     };
     record.cluster = Some(Arc::clone(choice.cluster));
+    let deadline = choice.timeout.map(|time| Instant::now() + time);
+    // 3 policy: nothing yet but what goes wrong on purpose
+    if let Some(fault) = choice.fault {
+        Box::pin(fault::inject(worker, fault, deadline, record)).await?;
+    }
     // 4 filters
     message::strip_hop_by_hop(request.headers_mut());
     choice.change_request(&mut request);
@@ -92,7 +116,11 @@ async fn respond(
     }
     // 5 to 8: cluster, balance, upstream, send
     let upgrade = tunnel.as_ref().map(|_| hyper::upgrade::on(&mut request));
-    let deadline = choice.timeout.map(|time| Instant::now() + time);
+    let request = if choice.mirrors.is_empty() || tunnel.is_some() {
+        request.map(Feed::Application)
+    } else {
+        mirror::begin(connection, app, &choice, request, record)
+    };
     let sending = Sending {
         cluster: choice.cluster,
         retry: choice.retry,
@@ -110,6 +138,9 @@ async fn respond(
     // 9 respond
     let mut response = tries::finish(worker, answer?, tunnel.as_ref().zip(upgrade), deadline);
     choice.change_response(response.headers_mut());
+    if let Some(injected) = &record.fault {
+        injected.tell(response.headers_mut());
+    }
     Ok(response)
 }
 

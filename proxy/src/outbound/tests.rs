@@ -2,8 +2,11 @@
 
 mod allocations;
 mod answers;
+mod cors;
 mod endings;
+mod faults;
 mod heads;
+mod mirrors;
 mod opaque;
 mod pool;
 mod retries;

@@ -1,31 +1,44 @@
 //! The `Location` of a redirect. `outbound` calls [`location`] after `route::select`.
 //!
 //! What the rule leaves out stays as in the request: scheme, host, path and query. A path in the rule replaces the whole
-//! path, whatever was matched, and keeps the request's query unless it brings one. A port goes with the host it was
+//! path, whatever was matched, and keeps the request's query unless it brings one; a prefix in the rule replaces what was
+//! matched, as in `rewrite`. A port goes with the host it was
 //! written for, and is left out where the scheme implies it: `http://shop:80/` → `https://shop/`. A request without an
 //! authority (HTTP/1.0) is redirected by path alone, to the host the client knows.
 
 use std::fmt::Write as _;
 
-use api::Redirect;
+use api::{HttpMatch, Redirect};
 use http::HeaderValue;
 
-use super::Facts;
+use super::{Facts, rewrite};
 use crate::error::Error;
 
-/// The value of the `Location` header.
+/// The value of the `Location` header, for a request that the rule's `matched` took.
 ///
 /// # Errors
 /// [`Error::BadRequest`] when the request's own parts cannot be put into a header.
-pub fn location(redirect: &Redirect, facts: &Facts<'_>) -> Result<HeaderValue, Error> {
+pub fn location(
+    redirect: &Redirect,
+    matched: Option<&HttpMatch>,
+    facts: &Facts<'_>,
+) -> Result<HeaderValue, Error> {
     let mut out = String::new();
     let host = host(redirect, facts, &mut out);
-    let (path, query) = match redirect.uri.as_deref() {
-        Some(uri) => match uri.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (uri, facts.query),
-        },
-        None => (facts.path, facts.query),
+    let new = redirect.uri.as_deref().or(redirect.prefix_rewrite.as_deref());
+    let (new, query) = match new.map(|new| new.split_once('?').ok_or(new)) {
+        Some(Ok((new, query))) => (Some(new), Some(query)),
+        Some(Err(new)) => (Some(new), facts.query),
+        None => (None, facts.query),
+    };
+    let mut swapped = String::new();
+    let path = match new {
+        Some(prefix) if redirect.prefix_rewrite.is_some() && facts.path.starts_with('/') => {
+            rewrite::replace(&mut swapped, prefix, matched, facts.path);
+            &swapped
+        }
+        Some(uri) => uri,
+        None => facts.path,
     };
     if !host {
         // `//name` would be a host of its own, and browsers read `\` as `/` and skip tabs: a request must not choose where to go.
@@ -111,6 +124,7 @@ fn ascii(text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use api::StringMatch;
     use http::{HeaderMap, Method, StatusCode};
     use proptest::prelude::*;
 
@@ -119,6 +133,7 @@ mod tests {
     fn redirect(change: impl FnOnce(&mut Redirect)) -> Redirect {
         let mut redirect = Redirect {
             uri: None,
+            prefix_rewrite: None,
             authority: None,
             scheme: None,
             port: None,
@@ -134,6 +149,16 @@ mod tests {
         path: &str,
         query: Option<&str>,
     ) -> Result<String, Error> {
+        after(redirect, None, authority, path, query)
+    }
+
+    fn after(
+        redirect: &Redirect,
+        matched: Option<&HttpMatch>,
+        authority: Option<&str>,
+        path: &str,
+        query: Option<&str>,
+    ) -> Result<String, Error> {
         let (method, headers) = (Method::GET, HeaderMap::new());
         let facts = Facts {
             method: &method,
@@ -143,7 +168,7 @@ mod tests {
             scheme: "http",
             headers: &headers,
         };
-        location(redirect, &facts).map(|value| value.to_str().unwrap().to_owned())
+        location(redirect, matched, &facts).map(|value| value.to_str().unwrap().to_owned())
     }
 
     #[test]
@@ -214,6 +239,43 @@ mod tests {
                 "{authority:?} {path}"
             );
         }
+    }
+
+    #[test]
+    fn a_prefix_takes_the_place_of_what_was_matched() {
+        let on = |uri| HttpMatch {
+            uri: Some(uri),
+            ..HttpMatch::default()
+        };
+        let prefix = on(StringMatch::Prefix("/old".to_owned()));
+        let exact = on(StringMatch::Exact("/old/a".to_owned()));
+        let to = |new: &str| redirect(|r| r.prefix_rewrite = Some(new.to_owned()));
+        for (new, matched, path, query, expected) in [
+            (
+                "/new",
+                Some(&prefix),
+                "/old/a",
+                Some("q=1"),
+                "http://shop/new/a?q=1",
+            ),
+            ("/", Some(&prefix), "/old/a", None, "http://shop/a"),
+            ("/new", Some(&exact), "/old/a", Some("q=1"), "http://shop/new?q=1"),
+            (
+                "/new?x=1",
+                Some(&prefix),
+                "/old/a",
+                Some("q=1"),
+                "http://shop/new/a?x=1",
+            ),
+            ("/new", None, "/old/a", None, "http://shop/new/old/a"),
+        ] {
+            let got = after(&to(new), matched, Some("shop"), path, query).unwrap();
+            assert_eq!(got, expected, "{new} {matched:?} {path}");
+        }
+        assert_eq!(
+            after(&to("//evil.example"), Some(&prefix), None, "/old", None).unwrap(),
+            "/evil.example"
+        );
     }
 
     #[test]

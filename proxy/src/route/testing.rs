@@ -28,6 +28,8 @@ pub(crate) fn rule(matches: Vec<HttpMatch>, clusters: &[(&str, u32)]) -> HttpRul
             timeout: None,
             retry: Retry::default(),
             rewrite: None,
+            fault: None,
+            mirrors: Vec::new(),
         })),
     )
 }
@@ -41,6 +43,7 @@ pub(crate) fn acting(matches: Vec<HttpMatch>, action: Action) -> HttpRule {
         action,
         request_headers: HeaderChanges::default(),
         response_headers: HeaderChanges::default(),
+        cors: None,
     }
 }
 

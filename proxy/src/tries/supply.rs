@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use http::{Request, Version, header, request};
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 
 use super::Sending;
 use crate::message::Hosts;
 use crate::upstream::Wire;
 use crate::upstream::body::{Gate, Keep, Replay, RequestBody, Source};
+use crate::upstream::feed::Feed;
 use crate::{message, retry};
 
 /// How long a body waits for `100 Continue` (RFC 9110, 10.1.1, asks not to wait for ever).
@@ -35,7 +36,7 @@ enum KeptBody {
 
 impl Supply {
     /// As it came.
-    pub(super) fn new(request: Request<Incoming>, sending: &Sending<'_>) -> Self {
+    pub(super) fn new(request: Request<Feed>, sending: &Sending<'_>) -> Self {
         let (mut parts, body) = request.into_parts();
         // What hyper and we ourselves left there is about the connection it came on; only what an extended CONNECT
         // (RFC 8441) asks for belongs to the request.

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use super::feed::Feed;
 
 /// A body that is kept for another try holds at most this many bytes; a longer one is sent once.
 const REPLAY_LIMIT: usize = 64 * 1024;
@@ -29,18 +30,18 @@ pub enum RequestBody {
 /// The application's body, with a count of what was read of it.
 #[derive(Debug)]
 pub struct Source {
-    body: Incoming,
+    body: Feed,
     received: Rc<Cell<u64>>,
 }
 
 impl Source {
     /// Counts in `received`.
     #[must_use]
-    pub fn new(body: Incoming, received: Rc<Cell<u64>>) -> Self {
+    pub fn new(body: Feed, received: Rc<Cell<u64>>) -> Self {
         Self { body, received }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
             if let Some(Ok(frame)) = &frame
@@ -69,7 +70,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Incoming(source) => source.poll_frame(cx).map_err(Into::into),
+            Self::Incoming(source) => source.poll_frame(cx),
             Self::Replay(body) => body.poll_frame(cx),
             Self::Gated(body, gate) => {
                 if gate.poll_open(cx).is_pending() {
@@ -111,14 +112,32 @@ struct Kept {
     newest: u32,
 }
 
+/// A frame that is kept.
 #[derive(Debug, Clone)]
-enum KeptFrame {
+pub(super) enum KeptFrame {
     Data(Bytes),
     Trailers(http::HeaderMap),
 }
 
 impl KeptFrame {
-    fn into_frame(self) -> Frame<Bytes> {
+    /// The same as a frame, which is one of the two.
+    pub(super) fn of(frame: &Frame<Bytes>) -> Option<Self> {
+        match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => Some(Self::Data(data.clone())),
+            (None, Some(trailers)) => Some(Self::Trailers(trailers.clone())),
+            (None, None) => None,
+        }
+    }
+
+    /// Its bytes, as far as they count.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+
+    pub(super) fn into_frame(self) -> Frame<Bytes> {
         match self {
             Self::Data(data) => Frame::data(data),
             Self::Trailers(trailers) => Frame::trailers(trailers),
@@ -197,11 +216,9 @@ impl Replay {
 }
 
 fn keep_frame(kept: &mut Kept, frame: &Frame<Bytes>) {
-    if let Some(data) = frame.data_ref() {
-        kept.bytes += data.len();
-        kept.frames.push(KeptFrame::Data(data.clone()));
-    } else if let Some(trailers) = frame.trailers_ref() {
-        kept.frames.push(KeptFrame::Trailers(trailers.clone()));
+    if let Some(frame) = KeptFrame::of(frame) {
+        kept.bytes += frame.len();
+        kept.frames.push(frame);
     }
     if kept.bytes > REPLAY_LIMIT {
         kept.overflowed = true;

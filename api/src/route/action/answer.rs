@@ -13,6 +13,8 @@ use crate::{limits, proto};
 pub struct Redirect {
     /// Path (and query).
     pub uri: Option<String>,
+    /// Takes the place of the matched prefix, or of the whole path where the match was no prefix; never beside `uri`.
+    pub prefix_rewrite: Option<String>,
     /// Host, with or without a port.
     pub authority: Option<Authority>,
     /// Scheme.
@@ -42,7 +44,11 @@ impl TryFrom<proto::Redirect> for Redirect {
             scheme,
             port: number,
             status: code,
+            prefix_rewrite,
         } = pb;
+        if !uri.is_empty() && !prefix_rewrite.is_empty() {
+            return Err(Invalid::new("prefix_rewrite", "cannot stand beside uri"));
+        }
         let scheme = some(scheme)
             .map(|s| {
                 Scheme::try_from(s.as_str())
@@ -61,6 +67,7 @@ impl TryFrom<proto::Redirect> for Redirect {
         };
         Ok(Self {
             uri: path("uri", uri)?,
+            prefix_rewrite: path("prefix_rewrite", prefix_rewrite)?,
             authority: authority("authority", host)?,
             scheme,
             port: (number != 0).then(|| port("port", number)).transpose()?,
@@ -96,6 +103,7 @@ impl From<Redirect> for proto::Redirect {
     fn from(
         Redirect {
             uri,
+            prefix_rewrite,
             authority,
             scheme,
             port,
@@ -104,6 +112,7 @@ impl From<Redirect> for proto::Redirect {
     ) -> Self {
         Self {
             uri: uri.unwrap_or_default(),
+            prefix_rewrite: prefix_rewrite.unwrap_or_default(),
             authority: authority.map(|a| a.to_string()).unwrap_or_default(),
             scheme: scheme.map(|s| s.to_string()).unwrap_or_default(),
             port: port.map_or(0, u32::from),

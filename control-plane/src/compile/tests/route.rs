@@ -108,6 +108,64 @@ fn a_port_left_out_is_the_only_one_or_the_one_dialled() {
 }
 
 #[test]
+fn a_redirect_may_keep_to_the_port_that_was_dialled() {
+    let rules = "  http:
+  - {match: [{uri: {prefix: /a}}], redirect: {uri: /b, derivePort: FROM_REQUEST_PORT}}
+  - {redirect: {uri: /c, derivePort: FROM_PROTOCOL_DEFAULT}}";
+    for number in [9080, 9090] {
+        let ports = route(rules, number)
+            .http
+            .into_iter()
+            .map(|rule| match rule.action {
+                Action::Redirect(redirect) => redirect.port,
+                other => panic!("{other:?}"),
+            });
+        assert_eq!(ports.collect::<Vec<_>>(), [Some(number), None]);
+    }
+}
+
+#[test]
+fn mirrors_are_clusters_of_the_route_with_their_shares() {
+    let mirrors = |rules: &str| {
+        let route = route(
+            &format!("  http:\n  - {{route: [{{destination: {{host: reviews}}}}], {rules}}}"),
+            9080,
+        );
+        let Action::Forward(forward) = &route.http[0].action else {
+            panic!("{route:?}")
+        };
+        assert_eq!(route.clusters().len(), 1 + forward.mirrors.len());
+        let short = |name: &str| name.replace(".shop.svc.cluster.local", "");
+        let mirrors = forward.mirrors.iter().map(|m| (short(&m.cluster), m.share));
+        mirrors.collect::<Vec<_>>()
+    };
+    let percent = |percent| api::Fraction::of_percent(percent).unwrap();
+    let ratings = || "ratings:80".to_owned();
+    assert_eq!(mirrors("mirror: {host: ratings}"), [(ratings(), percent(100.0))]);
+    assert_eq!(
+        mirrors("mirror: {host: ratings}, mirrorPercent: 7"),
+        [(ratings(), percent(7.0))]
+    );
+    assert_eq!(
+        mirrors("mirror: {host: ratings}, mirrorPercentage: {value: 0.5}"),
+        [(ratings(), percent(0.5))]
+    );
+    assert_eq!(
+        mirrors("mirror: {host: ratings}, mirrorPercentage: {value: 0}"),
+        []
+    );
+    assert_eq!(
+        mirrors(
+            "mirrors: [{destination: {host: ratings}, percentage: {value: 1}}, {destination: {host: reviews, subset: v2}}]"
+        ),
+        [
+            (ratings(), percent(1.0)),
+            ("reviews:9080|v2".to_owned(), percent(100.0))
+        ]
+    );
+}
+
+#[test]
 fn rules_for_other_clients_and_ports_are_left_out() {
     let rules = "  http:
   - {name: port, match: [{port: 9090}], directResponse: {status: 201}}

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use api::{DirectResponse, HeaderChanges, HttpMatch, Invalid, Redirect, Retry, Rewrite, proto};
+use api::{DirectResponse, Fraction, HeaderChanges, HttpMatch, Invalid, Redirect, Retry, Rewrite, proto};
 use base64::Engine as _;
 use crds::string_match::Pattern;
 use crds::virtual_service::http as crd;
-use crds::virtual_service::{HttpRouteDestination, matching};
+use crds::virtual_service::{Destination, HttpRouteDestination, matching, resilience};
 
 use super::{
-    ActionTemplate, Filter, ForwardTemplate, HttpTemplate, Share, check_sum, only_gateways, port_number,
-    refuse, retry, target, weight, whole_ms,
+    ActionTemplate, Filter, ForwardTemplate, HttpTemplate, MirrorTemplate, Share, check_sum, cors, fault,
+    only_gateways, port_number, refuse, retry, target, weight, whole_ms,
 };
 
 /// The rule, ready but for proxy and port.
@@ -33,15 +33,7 @@ pub(super) fn template(rule: &crd::HttpRoute, namespace: &str) -> Result<HttpTem
         cors_policy,
         headers,
     } = rule;
-    refuse(&[
-        ("delegate", delegate.is_some()),
-        ("fault", fault.is_some()),
-        ("mirror", mirror.is_some()),
-        ("mirrors", !mirrors.is_empty()),
-        ("mirrorPercent", mirror_percent.is_some()),
-        ("mirrorPercentage", mirror_percentage.is_some()),
-        ("corsPolicy", cors_policy.is_some()),
-    ])?;
+    refuse(&[("delegate", delegate.is_some())])?;
     let mut blocks = Vec::with_capacity(r#match.len());
     for (i, block) in r#match.iter().enumerate() {
         blocks.push(condition(block).map_err(|e| e.under(&format!("match[{i}]")))?);
@@ -63,15 +55,39 @@ pub(super) fn template(rule: &crd::HttpRoute, namespace: &str) -> Result<HttpTem
                 .map(self::rewrite)
                 .transpose()
                 .map_err(|e| e.under("rewrite"))?,
+            fault: match fault {
+                Some(fault) => fault::fault(fault).map_err(|e| e.under("fault"))?,
+                None => None,
+            },
+            mirrors: match mirror {
+                Some(mirror) => {
+                    let share = fault::share(mirror_percentage.as_ref(), *mirror_percent, Fraction::ALL);
+                    let share = share.map_err(|e| e.under("mirror"))?;
+                    one_mirror("mirror".to_owned(), mirror, share, namespace)?
+                        .into_iter()
+                        .collect()
+                }
+                None => self::mirrors(mirrors, namespace)?,
+            },
         })),
     };
+    refuse(&[
+        ("fault", fault.is_some() && route.is_empty()),
+        ("mirror", mirror.is_some() && route.is_empty()),
+        (
+            "mirrors",
+            !mirrors.is_empty() && (route.is_empty() || mirror.is_some()),
+        ),
+    ])?;
     let (request_headers, response_headers) = changes(headers.as_ref())?;
+    let cors = cors_policy.as_ref().map(cors::policy).transpose();
     Ok(HttpTemplate {
         name: name.clone().unwrap_or_default(),
         blocks,
         action,
         request_headers,
         response_headers,
+        cors: cors.map_err(|e| e.under("corsPolicy"))?.map(Box::new),
     })
 }
 
@@ -133,7 +149,7 @@ fn named(
     each.collect()
 }
 
-fn string_match(
+pub(super) fn string_match(
     field: &str,
     text: &crds::StringMatch,
     spelling: fn(&str) -> String,
@@ -181,16 +197,49 @@ fn shares(route: &[HttpRouteDestination], namespace: &str) -> Result<Vec<Share>,
     Ok(shares)
 }
 
+fn mirrors(mirrors: &[resilience::Mirror], namespace: &str) -> Result<Vec<MirrorTemplate>, Invalid> {
+    let mut templates = Vec::with_capacity(mirrors.len());
+    for (i, mirror) in mirrors.iter().enumerate() {
+        let resilience::Mirror {
+            destination,
+            percentage,
+        } = mirror;
+        let share = fault::share(percentage.as_ref(), None, Fraction::ALL);
+        let share = share.map_err(|e| e.under(&format!("mirrors[{i}]")))?;
+        let field = format!("mirrors[{i}].destination");
+        templates.extend(one_mirror(field, destination, share, namespace)?);
+    }
+    Ok(templates)
+}
+
+/// `None` where no request is copied.
+fn one_mirror(
+    field: String,
+    destination: &Destination,
+    share: Fraction,
+    namespace: &str,
+) -> Result<Option<MirrorTemplate>, Invalid> {
+    let target = target(destination, namespace).map_err(|e| e.under(&field))?;
+    Ok((!share.is_nothing()).then_some(MirrorTemplate { field, target, share }))
+}
+
 fn rewrite(rewrite: &crd::Rewrite) -> Result<Rewrite, Invalid> {
     let crd::Rewrite {
         uri,
         authority,
         uri_regex_rewrite,
     } = rewrite;
-    refuse(&[("uriRegexRewrite", uri_regex_rewrite.is_some())])?;
+    let uri_regex = uri_regex_rewrite.as_ref().map(|regex| {
+        let crd::RegexRewrite { r#match, rewrite } = regex;
+        proto::RegexRewrite {
+            pattern: r#match.clone().unwrap_or_default(),
+            replacement: rewrite.clone().unwrap_or_default(),
+        }
+    });
     Rewrite::try_from(proto::Rewrite {
         uri: uri.clone().unwrap_or_default(),
         authority: authority.clone().unwrap_or_default(),
+        uri_regex,
     })
 }
 
@@ -204,7 +253,6 @@ fn redirect(redirect: &crd::Redirect) -> Result<ActionTemplate, Invalid> {
         port,
         derive_port,
     } = redirect;
-    refuse(&[("prefixRewrite", prefix_rewrite.is_some())])?;
     let port = port.map(|p| port_number("port", p)).transpose()?;
     Ok(ActionTemplate::Redirect {
         redirect: Redirect::try_from(proto::Redirect {
@@ -213,6 +261,7 @@ fn redirect(redirect: &crd::Redirect) -> Result<ActionTemplate, Invalid> {
             scheme: scheme.clone().unwrap_or_default(),
             port: port.map_or(0, u32::from),
             status: redirect_code.unwrap_or(0),
+            prefix_rewrite: prefix_rewrite.clone().unwrap_or_default(),
         })?,
         to_own_port: port.is_none() && *derive_port == Some(crd::DerivePort::FromRequestPort),
     })

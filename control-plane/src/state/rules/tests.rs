@@ -66,6 +66,14 @@ fn actions_carry_their_fields() {
     };
     assert_eq!((to.timeout, &to.retry), (None, &Retry::default()));
     assert_eq!(to.rewrite.as_ref().and_then(|r| r.uri.as_deref()), Some("/new"));
+    let regex = first(
+        "{route: [{destination: {host: a}}], rewrite: {uriRegexRewrite: {match: '/(a)', rewrite: '/b\\1'}}}",
+    );
+    let ActionTemplate::Forward(to) = &regex.action else {
+        panic!("{regex:?}")
+    };
+    let rewrite = to.rewrite.as_ref().and_then(|r| r.uri_regex.as_ref()).unwrap();
+    assert_eq!(rewrite.apply("/ac", 10).as_deref(), Some("/bac"));
     assert_eq!(
         (
             forward.request_headers.set.len(),
@@ -85,6 +93,16 @@ fn actions_carry_their_fields() {
     };
     assert_eq!((redirect.status.as_u16(), redirect.port), (308, Some(82)));
     assert_eq!(redirect.authority.as_ref().map(|a| a.as_str()), Some("a:81"));
+
+    let own = first("{redirect: {prefixRewrite: /v2, derivePort: FROM_REQUEST_PORT}}");
+    let ActionTemplate::Redirect {
+        redirect,
+        to_own_port: true,
+    } = own.action
+    else {
+        panic!("{own:?}")
+    };
+    assert_eq!(redirect.prefix_rewrite.as_deref(), Some("/v2"));
 
     for (body, expected) in [("{string: hi}", "hi"), ("{bytes: aGk=}", "hi")] {
         let direct = first(&format!("{{directResponse: {{status: 418, body: {body}}}}}"));
@@ -130,10 +148,30 @@ fn what_a_proxy_would_refuse_is_refused_by_field() {
             format!("{{{ROUTE}, retries: {{attempts: 1000}}}}"),
             "spec.http[0].retries.attempts",
         ),
-        (format!("{{{ROUTE}, fault: {{}}}}"), "spec.http[0].fault"),
+        (
+            format!("{{{ROUTE}, fault: {{delay: {{percent: 1}}}}}}"),
+            "spec.http[0].fault.delay.fixedDelay",
+        ),
+        (
+            format!("{{{ROUTE}, mirror: {{host: api.example.com}}}}"),
+            "spec.http[0].mirror.host",
+        ),
+        (
+            format!("{{{ROUTE}, mirrors: [{{destination: {{host: b}}, percentage: {{value: 101}}}}]}}"),
+            "spec.http[0].mirrors[0].percentage.value",
+        ),
+        (
+            "{redirect: {uri: /a}, mirror: {host: a}}".into(),
+            "spec.http[0].mirror",
+        ),
+        ("{redirect: {uri: /a}, fault: {}}".into(), "spec.http[0].fault"),
         (
             format!("{{{ROUTE}, rewrite: {{uri: nowhere}}}}"),
             "spec.http[0].rewrite.uri",
+        ),
+        (
+            format!("{{{ROUTE}, rewrite: {{uriRegexRewrite: {{match: a, rewrite: '\\1'}}}}}}"),
+            "spec.http[0].rewrite.uri_regex.replacement",
         ),
         (
             "{redirect: {redirectCode: 200}}".into(),
@@ -164,7 +202,8 @@ fn what_a_proxy_would_refuse_is_refused_by_field() {
 fn each_target_is_referred_to_once_where_it_comes_first() {
     let rules = rules(
         "{hosts: [reviews, api.example.com],
-          http: [{route: [{destination: {host: a}}]}, {route: [{destination: {host: a}}, {destination: {host: b.x, subset: v1}, weight: 1}]}],
+          http: [{route: [{destination: {host: a}}], mirror: {host: a}}, {route: [{destination: {host: a}}, {destination: {host: b.x, subset: v1}, weight: 1}],
+                  mirrors: [{destination: {host: b.x}, percentage: {value: 0}}, {destination: {host: a, subset: v2}}]}],
           tcp: [{route: [{destination: {host: a.shop.svc.cluster.local}}]}]}",
     )
     .unwrap();
@@ -173,7 +212,8 @@ fn each_target_is_referred_to_once_where_it_comes_first() {
         fields,
         [
             "spec.http[0].route[0].destination",
-            "spec.http[1].route[1].destination"
+            "spec.http[1].route[1].destination",
+            "spec.http[1].mirrors[1].destination"
         ]
     );
     assert_eq!(

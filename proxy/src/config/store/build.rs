@@ -229,17 +229,20 @@ impl Built {
             self.dirty |= self.routes.remove(name).is_some();
             return;
         };
+        let named = |name: &String| self.clusters.get(name).cloned();
         let resolve = |split: &Split| -> Vec<Arc<Cluster>> {
             let clusters = split.clusters().iter();
-            clusters
-                .filter_map(|c| self.clusters.get(&c.cluster).cloned())
-                .collect()
+            clusters.filter_map(|share| named(&share.cluster)).collect()
         };
         let http: Vec<_> = spec
             .http
             .iter()
             .map(|rule| match &rule.action {
-                Action::Forward(forward) => resolve(&forward.split),
+                Action::Forward(forward) => {
+                    let mut clusters = resolve(&forward.split);
+                    clusters.extend(forward.mirrors.iter().filter_map(|mirror| named(&mirror.cluster)));
+                    clusters
+                }
                 Action::Redirect(_) | Action::Direct(_) => Vec::new(),
             })
             .collect();

@@ -34,9 +34,12 @@ pub(super) fn route(of: &str, clusters: &[&str]) -> proto::Resource {
             timeout: None,
             retry: Retry::default(),
             rewrite: None,
+            fault: None,
+            mirrors: Vec::new(),
         })),
         request_headers: HeaderChanges::default(),
         response_headers: HeaderChanges::default(),
+        cors: None,
     };
     let route = api::Route {
         host: of.to_owned(),

@@ -39,6 +39,7 @@ fn a_request_is_rewritten_and_its_headers_changed_both_ways() {
             forward.rewrite = Some(Rewrite {
                 uri: Some("/v2".to_owned()),
                 authority: Some("other.shop:8080".parse().unwrap()),
+                uri_regex: None,
             });
         }
         let cluster = cluster(&[server.address], |_| {});
@@ -74,6 +75,7 @@ fn rules_that_answer_themselves_do_and_a_request_without_a_rule_hears_why() {
     run(async {
         let redirect = Action::Redirect(Redirect {
             uri: Some("/new".to_owned()),
+            prefix_rewrite: None,
             authority: Some("shop.example".parse().unwrap()),
             scheme: None,
             port: None,

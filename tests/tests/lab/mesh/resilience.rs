@@ -23,7 +23,7 @@ async fn requests(lab: &Lab, pod: &str) -> anyhow::Result<u64> {
 }
 
 /// Requests that all of a service's applications have received.
-async fn all_requests(lab: &Lab, service: &str) -> anyhow::Result<u64> {
+pub(super) async fn all_requests(lab: &Lab, service: &str) -> anyhow::Result<u64> {
     let mut sum = 0;
     for pod in lab.pods_of(service) {
         sum += requests(lab, &pod).await?;

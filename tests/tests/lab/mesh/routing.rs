@@ -1,5 +1,10 @@
 //! VirtualService: each kind of rule does what the guide says, and nothing else.
 
+mod cors;
+mod faults;
+mod mirrors;
+mod paths;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,7 +25,7 @@ use super::servers;
 
 pub(super) fn trials() -> Vec<Trial> {
     let group = Group::new(lab);
-    vec![
+    let mut trials = vec![
         group.trial(
             "requests are told apart by path, query, method, header and port",
             matches,
@@ -42,7 +47,12 @@ pub(super) fn trials() -> Vec<Trial> {
         group.trial("a timeout ends the request, headers seen or not", timeouts),
         group.trial("TLS is told apart by its server name", sni),
         group.trial("connections are shared out by weight", tcp_split),
-    ]
+    ];
+    trials.extend(paths::trials(&group));
+    trials.extend(faults::trials(&group));
+    trials.extend(cors::trials(&group));
+    trials.extend(mirrors::trials(&group));
+    trials
 }
 
 fn lab() -> Builder {

@@ -47,10 +47,10 @@ async fn answers(lab: &Lab, host: &str) -> anyhow::Result<()> {
 
 async fn bad_object(lab: &Lab) -> anyhow::Result<()> {
     let bad = "apiVersion: hauberk.dev/v1alpha1\nkind: VirtualService\nmetadata: {name: bad, namespace: shop}\n\
-               spec:\n  hosts: [ratings]\n  http:\n  - fault: {abort: {httpStatus: 500, percentage: {value: 100}}}\n    \
+               spec:\n  hosts: [ratings]\n  http:\n  - fault: {abort: {httpStatus: 5000, percentage: {value: 100}}}\n    \
                route: [{destination: {host: ratings}}]\n";
     let unknown = bad.replace(
-        "fault: {abort: {httpStatus: 500, percentage: {value: 100}}}",
+        "fault: {abort: {httpStatus: 5000, percentage: {value: 100}}}",
         "timeuot: 1s",
     );
     for (text, field) in [(bad, "fault"), (unknown.as_str(), "timeuot")] {
