@@ -9,7 +9,7 @@ use control_plane::source::Change;
 use control_plane::state::World;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::Request;
-use proxy::balancer::{Outcome, pick};
+use proxy::balancer::{Outcome, Wanted, pick};
 use proxy::detect::detect;
 use proxy::route::{Facts, select};
 use rand::SeedableRng as _;
@@ -54,7 +54,8 @@ fn balancing(c: &mut Criterion) {
                 &endpoints,
                 |b, _| {
                     b.iter(|| {
-                        let picked = pick(black_box(&cluster), &[], &mut rng, now).expect("an endpoint");
+                        let picked =
+                            pick(&Wanted::of(black_box(&cluster)), &mut rng, now).expect("an endpoint");
                         picked.finish(Outcome::Success, now)
                     });
                 },

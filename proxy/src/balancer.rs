@@ -74,19 +74,37 @@ pub struct Settled {
     pub outlier: Option<outlier::Event>,
 }
 
-/// Picks an endpoint for an attempt. `tried` holds the ids ([`EndpointLive::id`](crate::live::EndpointLive::id)) of those
-/// the request was sent to before, to be avoided if others are left; leave it empty where the policy does not avoid them.
+/// What an attempt wants an endpoint for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Where the endpoint is to be of.
+    pub cluster: &'a Arc<Cluster>,
+    /// Ids ([`EndpointLive::id`](crate::live::EndpointLive::id)) of those the request was sent to before, to be avoided if
+    /// others are left; empty where the policy does not avoid them.
+    pub tried: &'a [u64],
+}
+
+impl<'a> Wanted<'a> {
+    /// The first attempt, with nothing to go by.
+    #[must_use]
+    pub fn of(cluster: &'a Arc<Cluster>) -> Self {
+        Self { cluster, tried: &[] }
+    }
+}
+
+/// Picks an endpoint for an attempt.
 ///
 /// # Errors
 /// When no endpoint is eligible; see the module's description.
-pub fn pick(cluster: &Arc<Cluster>, tried: &[u64], rng: &mut impl Rng, now: Instant) -> Result<Pick, Error> {
+pub fn pick(wanted: &Wanted<'_>, rng: &mut impl Rng, now: Instant) -> Result<Pick, Error> {
+    let cluster = wanted.cluster;
     let gate = Gate::of(cluster, millis(now));
     let fresh = |endpoint: &Endpoint| {
-        !tried.contains(&endpoint.live.id) && !endpoint.live.retired.load(Ordering::Relaxed)
+        !wanted.tried.contains(&endpoint.live.id) && !endpoint.live.retired.load(Ordering::Relaxed)
     };
     let enter = |i: usize| gate.enter(cluster, i, now);
     for _ in 0..RACES {
-        let Some(i) = choose::one(cluster, rng, gate.now_ms, |e| gate.is_eligible(e) && fresh(e)) else {
+        let Some(i) = choose::one(wanted, rng, gate.now_ms, |e| gate.is_eligible(e) && fresh(e)) else {
             break;
         };
         if let Some(pick) = enter(i) {
@@ -94,7 +112,7 @@ pub fn pick(cluster: &Arc<Cluster>, tried: &[u64], rng: &mut impl Rng, now: Inst
         }
     }
     for _ in 0..RACES {
-        let Some(i) = choose::one(cluster, rng, gate.now_ms, |e| gate.is_eligible(e)) else {
+        let Some(i) = choose::one(wanted, rng, gate.now_ms, |e| gate.is_eligible(e)) else {
             break;
         };
         if let Some(pick) = enter(i) {
@@ -108,8 +126,8 @@ pub fn pick(cluster: &Arc<Cluster>, tried: &[u64], rng: &mut impl Rng, now: Inst
     }
     if gate.mode == Mode::Passive {
         let usable = |e: &Endpoint| gate.is_meshed(e) && gate.is_in(e);
-        let forced = choose::one(cluster, rng, gate.now_ms, |e| usable(e) && fresh(e))
-            .or_else(|| choose::one(cluster, rng, gate.now_ms, usable));
+        let forced = choose::one(wanted, rng, gate.now_ms, |e| usable(e) && fresh(e))
+            .or_else(|| choose::one(wanted, rng, gate.now_ms, usable));
         if let Some(i) = forced {
             return Ok(Pick::new(cluster, i, Permit::Forced, false, now));
         }

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
-use crate::balancer::{self, Pick};
+use crate::balancer::{self, Pick, Wanted};
 use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
 use crate::limits::{self, Bound, Permit};
@@ -120,8 +120,11 @@ pub async fn send(
     // another endpoint to try it is the answer.
     let mut before: Option<(Tried, Pick, Permit)> = None;
     loop {
-        let avoid: &[u64] = if sending.retry.avoid_previous { &tried } else { &[] };
-        let picked = balancer::pick(cluster, avoid, &mut *worker.rng.borrow_mut(), Instant::now());
+        let wanted = Wanted {
+            cluster,
+            tried: if sending.retry.avoid_previous { &tried } else { &[] },
+        };
+        let picked = balancer::pick(&wanted, &mut *worker.rng.borrow_mut(), Instant::now());
         let (mut pick, retrying) = match (picked, before.take()) {
             (Ok(pick), before) => (pick, before.map(|(_, _, place)| place)),
             (Err(_), Some((tried, pick, _))) => return answer(tried, pick, permit),

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rand::{Rng, RngExt};
 
+use super::Wanted;
 use crate::config::snapshot::{Cluster, Endpoint};
 
 /// Tries at a fitting endpoint by chance, before all are looked through.
@@ -12,11 +13,12 @@ const TRIES: usize = 4;
 
 /// Index of an endpoint that fits; `None` when none does.
 pub(super) fn one(
-    cluster: &Cluster,
+    wanted: &Wanted<'_>,
     rng: &mut impl Rng,
     now_ms: u64,
     fits: impl Fn(&Endpoint) -> bool,
 ) -> Option<usize> {
+    let cluster: &Cluster = wanted.cluster;
     let endpoints = &cluster.endpoints;
     let fits = |i: usize| fits(&endpoints[i]);
     match endpoints.len() {

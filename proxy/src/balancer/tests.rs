@@ -66,7 +66,7 @@ fn shares(cluster: &Arc<Cluster>, picks: usize, now: Instant) -> Vec<usize> {
     let mut rng = rng();
     let mut counts = vec![0; cluster.endpoints.len()];
     for _ in 0..picks {
-        let pick = pick(cluster, &[], &mut rng, now).unwrap();
+        let pick = pick(&Wanted::of(cluster), &mut rng, now).unwrap();
         counts[index(cluster, &pick)] += 1;
         pick.finish(Outcome::Success, now);
     }
@@ -144,7 +144,7 @@ fn the_less_busy_of_two_is_picked_for_its_weight() {
     let mut rng = rng();
     let now = Instant::now();
     let held: Vec<_> = (0..10)
-        .map(|_| pick(&cluster, &[], &mut rng, now).unwrap())
+        .map(|_| pick(&Wanted::of(&cluster), &mut rng, now).unwrap())
         .collect();
     let active = |i: usize| cluster.endpoints[i].live.active.load(Ordering::Relaxed);
     assert_eq!(
@@ -157,7 +157,7 @@ fn the_less_busy_of_two_is_picked_for_its_weight() {
 
     let cluster = balanced(&[1, 4], Balancer::LeastRequest);
     let held: Vec<_> = (0..50)
-        .map(|_| pick(&cluster, &[], &mut rng, now).unwrap())
+        .map(|_| pick(&Wanted::of(&cluster), &mut rng, now).unwrap())
         .collect();
     let light = held.iter().filter(|pick| index(&cluster, pick) == 0).count();
     assert!(
@@ -172,14 +172,14 @@ fn peak_ewma_leaves_the_slow_endpoint_mostly_alone_and_comes_back_to_it() {
     let mut rng = rng();
     let mut now = Instant::now();
     for _ in 0..20 {
-        let pick = pick(&cluster, &[], &mut rng, now).unwrap();
+        let pick = pick(&Wanted::of(&cluster), &mut rng, now).unwrap();
         let took = if index(&cluster, &pick) == 0 { 200 } else { 2 };
         pick.finish(Outcome::Success, now + Duration::from_millis(took));
     }
     now += Duration::from_millis(500);
     let mut held = Vec::new();
     for _ in 0..20 {
-        held.push(pick(&cluster, &[], &mut rng, now).unwrap());
+        held.push(pick(&Wanted::of(&cluster), &mut rng, now).unwrap());
     }
     assert!(
         held.iter().all(|pick| index(&cluster, pick) == 1),
@@ -188,7 +188,7 @@ fn peak_ewma_leaves_the_slow_endpoint_mostly_alone_and_comes_back_to_it() {
     held.clear();
     now += Duration::from_secs(120);
     for _ in 0..20 {
-        held.push(pick(&cluster, &[], &mut rng, now).unwrap());
+        held.push(pick(&Wanted::of(&cluster), &mut rng, now).unwrap());
     }
     assert!(
         held.iter().any(|pick| index(&cluster, pick) == 0),
@@ -200,7 +200,7 @@ fn peak_ewma_leaves_the_slow_endpoint_mostly_alone_and_comes_back_to_it() {
 fn latencies_cost_nothing_where_they_are_not_used() {
     let cluster = balanced(&[1], Balancer::LeastRequest);
     let now = Instant::now();
-    let pick = pick(&cluster, &[], &mut rng(), now).unwrap();
+    let pick = pick(&Wanted::of(&cluster), &mut rng(), now).unwrap();
     pick.finish(Outcome::Success, now + Duration::from_secs(5));
     let latency = &cluster.endpoints[0].live.latency;
     assert_eq!(
@@ -217,13 +217,17 @@ fn tried_and_retired_endpoints_are_avoided_while_others_are_left() {
         let id = |i: usize| cluster.endpoints[i].live.id;
         cluster.endpoints[3].live.retired.store(true, Ordering::Relaxed);
         let mut rng = rng();
+        let (some, all) = ([id(0), id(2)], [id(0), id(1), id(2), id(3)]);
+        let after = |tried| Wanted {
+            tried,
+            ..Wanted::of(&cluster)
+        };
         for _ in 0..50 {
-            let pick = pick(&cluster, &[id(0), id(2)], &mut rng, now).unwrap();
+            let pick = pick(&after(&some), &mut rng, now).unwrap();
             assert_eq!(index(&cluster, &pick), 1, "{balancer:?}");
         }
-        let all = [id(0), id(1), id(2), id(3)];
         assert!(
-            pick(&cluster, &all, &mut rng, now).is_ok(),
+            pick(&after(&all), &mut rng, now).is_ok(),
             "a tried one is better than none"
         );
     }
@@ -232,7 +236,7 @@ fn tried_and_retired_endpoints_are_avoided_while_others_are_left() {
 #[test]
 fn why_nothing_is_picked_is_told_apart() {
     let now = Instant::now();
-    let refused = |cluster: &Arc<Cluster>| pick(cluster, &[], &mut rng(), now).unwrap_err().flag();
+    let refused = |cluster: &Arc<Cluster>| pick(&Wanted::of(cluster), &mut rng(), now).unwrap_err().flag();
 
     assert_eq!(refused(&cluster_of(&[])), "no_endpoint");
     let mutual = with(cluster_of(&[1, 1]), |spec| spec.tls = TlsMode::Mutual);
@@ -268,7 +272,7 @@ fn connection_failures_alone_never_stop_traffic() {
         "while another is left, the failed one rests"
     );
     fail(&cluster, 1, Outcome::ConnectFailure, now);
-    let mut forced = pick(&cluster, &[], &mut rng(), now).unwrap();
+    let mut forced = pick(&Wanted::of(&cluster), &mut rng(), now).unwrap();
     assert_eq!(forced.settle(Outcome::Success, now).breaker, Some(Change::Closed));
     drop(forced);
 
@@ -276,7 +280,7 @@ fn connection_failures_alone_never_stop_traffic() {
     fail(&both, 0, Outcome::ServerError, now);
     fail(&both, 1, Outcome::ConnectFailure, now);
     assert_eq!(
-        pick(&both, &[], &mut rng(), now).unwrap_err().flag(),
+        pick(&Wanted::of(&both), &mut rng(), now).unwrap_err().flag(),
         "breaker_open",
         "both are ejected"
     );
@@ -288,15 +292,15 @@ async fn an_open_breaker_lets_one_probe_through_after_its_recovery() {
     fail(&cluster, 0, Outcome::ServerError, Instant::now());
     tokio::time::advance(Duration::from_secs(10)).await;
     let now = Instant::now();
-    let probe = pick(&cluster, &[], &mut rng(), now).unwrap();
+    let probe = pick(&Wanted::of(&cluster), &mut rng(), now).unwrap();
     assert!(probe.half_opened);
     assert_eq!(
-        pick(&cluster, &[], &mut rng(), now).unwrap_err().flag(),
+        pick(&Wanted::of(&cluster), &mut rng(), now).unwrap_err().flag(),
         "breaker_open"
     );
     // The caller goes away: neither success nor failure, and the place is free again.
     drop(probe);
-    let probe = pick(&cluster, &[], &mut rng(), now).unwrap();
+    let probe = pick(&Wanted::of(&cluster), &mut rng(), now).unwrap();
     assert!(!probe.half_opened, "it is half-open already");
     assert_eq!(probe.finish(Outcome::Success, now).breaker, Some(Change::Closed));
     assert_eq!(
@@ -315,10 +319,10 @@ async fn an_ejected_endpoint_is_back_at_the_first_pick_after_its_time() {
     ));
     tokio::time::advance(Duration::from_secs(30)).await;
     let now = Instant::now();
-    assert!(pick(&cluster, &[], &mut rng(), now).unwrap().returned);
+    assert!(pick(&Wanted::of(&cluster), &mut rng(), now).unwrap().returned);
     assert_eq!(cluster.live.ejected.load(Ordering::Relaxed), 0);
     assert!(
-        !pick(&cluster, &[], &mut rng(), now).unwrap().returned,
+        !pick(&Wanted::of(&cluster), &mut rng(), now).unwrap().returned,
         "told once"
     );
 }
@@ -327,7 +331,7 @@ async fn an_ejected_endpoint_is_back_at_the_first_pick_after_its_time() {
 fn only_the_first_result_counts_and_the_load_lasts_until_the_end() {
     let cluster = with_breaker(cluster_of(&[1]));
     let now = Instant::now();
-    let mut stream = pick(&cluster, &[], &mut rng(), now).unwrap();
+    let mut stream = pick(&Wanted::of(&cluster), &mut rng(), now).unwrap();
     assert_eq!(stream.settle(Outcome::Success, now), Settled::default());
     assert_eq!(stream.settle(Outcome::ServerError, now), Settled::default());
     assert_eq!(
@@ -375,7 +379,7 @@ proptest! {
         let mut held = Vec::new();
         for (outcome, ms, keep) in steps {
             now += Duration::from_millis(ms);
-            match pick(&cluster, &[], &mut rng, now) {
+            match pick(&Wanted::of(&cluster), &mut rng, now) {
                 Ok(mut pick) => {
                     if outcome != Outcome::Neutral {
                         pick.settle(outcome, now);

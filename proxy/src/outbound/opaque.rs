@@ -7,7 +7,7 @@ use api::{MeshProtocol, Protocol};
 use tokio::time::Instant;
 
 use super::{Connection, Target};
-use crate::balancer::{self, Outcome, Pick};
+use crate::balancer::{self, Outcome, Pick, Wanted};
 use crate::config::snapshot::Cluster;
 use crate::error::Error;
 use crate::io::Io;
@@ -44,7 +44,11 @@ pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -
     };
     let mut tried = Vec::new();
     loop {
-        let mut pick = balancer::pick(&cluster, &tried, &mut *worker.rng.borrow_mut(), Instant::now())?;
+        let wanted = Wanted {
+            tried: &tried,
+            ..Wanted::of(&cluster)
+        };
+        let mut pick = balancer::pick(&wanted, &mut *worker.rng.borrow_mut(), Instant::now())?;
         let endpoint = Arc::clone(&pick.endpoint);
         worker.picked(&cluster, &pick);
         let permit = limits::acquire(&cluster, Bound::Connections)?;

@@ -232,7 +232,8 @@ fn what_is_absent_is_told_with_its_reason() {
     assert_eq!(said, Some("endpoints/e is absent: no such Service"));
     assert!(cluster.endpoints.is_empty());
     let rng = &mut rand::rng();
-    let error = crate::balancer::pick(&cluster, &[], rng, Instant::now()).expect_err("no endpoint");
+    let error = crate::balancer::pick(&crate::balancer::Wanted::of(&cluster), rng, Instant::now())
+        .expect_err("no endpoint");
     assert!(error.to_string().ends_with("no such Service"), "{error}");
 
     let outcome = store.apply(update([absent(Kind::Cluster, "c", "no subset v9")]));

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use api::Balancer;
 use http::Request;
-use proxy::balancer::{Outcome, pick};
+use proxy::balancer::{Outcome, Wanted, pick};
 use proxy::detect::{Detected, detect, tls};
 use proxy::route::{Facts, select};
 use rand::SeedableRng as _;
@@ -79,7 +79,7 @@ fn balance(iterations: u32, balancer: Balancer, endpoints: u16) {
     let now = Instant::now();
     let cluster = bench::cluster(endpoints, balancer);
     for _ in 0..iterations {
-        let picked = pick(black_box(&cluster), &[], &mut rng, now).expect("an endpoint");
+        let picked = pick(&Wanted::of(black_box(&cluster)), &mut rng, now).expect("an endpoint");
         black_box(picked.finish(Outcome::Success, now));
     }
 }

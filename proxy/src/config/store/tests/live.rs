@@ -43,7 +43,8 @@ fn an_endpoint_that_left_with_its_breaker_open_is_probed_when_it_returns() {
     let before = cluster_of(&first);
     let mut rng = <rand::rngs::SmallRng as rand::SeedableRng>::seed_from_u64(1);
     let sick = loop {
-        let pick = crate::balancer::pick(&before, &[], &mut rng, Instant::now()).expect("an endpoint");
+        let pick = crate::balancer::pick(&crate::balancer::Wanted::of(&before), &mut rng, Instant::now())
+            .expect("an endpoint");
         let endpoint = Arc::clone(&pick.endpoint);
         pick.finish(Outcome::ConnectFailure, Instant::now());
         if endpoint.spec.address == address("10.0.0.1:80") {
