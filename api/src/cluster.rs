@@ -1,5 +1,6 @@
 //! How traffic is sent to a set of endpoints: a Service port, or a subset of it.
 
+mod balancer;
 mod bounds;
 mod health;
 
@@ -11,6 +12,7 @@ use crate::invalid::{Invalid, Under, optional_ms, to_ms};
 use crate::name::ObjectRef;
 use crate::{limits, proto};
 
+pub use balancer::Balancer;
 pub use bounds::{Keepalive, Limits, RetryBudget, Timeouts};
 pub use health::{Breaker, Outlier};
 
@@ -70,19 +72,6 @@ impl Cluster {
     }
 }
 
-/// How one endpoint is picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Balancer {
-    /// One after the other, by weight.
-    RoundRobin,
-    /// By chance, by weight.
-    Random,
-    /// The less busy of two taken by chance.
-    LeastRequest,
-    /// The one of two taken by chance whose expected latency, times its load, is lower.
-    PeakEwma,
-}
-
 /// Whether endpoints are reached by mutual TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TlsMode {
@@ -98,7 +87,7 @@ impl TryFrom<proto::Cluster> for Cluster {
     type Error = Invalid;
 
     fn try_from(pb: proto::Cluster) -> Result<Self, Invalid> {
-        let balancer = balancer_from(pb.balancer())?;
+        let balancer = balancer::from(pb.balancer())?;
         let tls = tls_from(pb.tls())?;
         let proto::Cluster {
             endpoints,
@@ -166,7 +155,7 @@ impl From<Cluster> for proto::Cluster {
         Self {
             endpoints,
             subset,
-            balancer: balancer_to(balancer).into(),
+            balancer: balancer::to(balancer).into(),
             connect_timeout_ms: to_ms(connect_timeout),
             tls: tls_to(tls).into(),
             upgrade_to_http2,
@@ -179,25 +168,6 @@ impl From<Cluster> for proto::Cluster {
             keepalive: keepalive.map(Into::into),
             sources: sources.into_iter().map(Into::into).collect(),
         }
-    }
-}
-
-fn balancer_from(pb: proto::Balancer) -> Result<Balancer, Invalid> {
-    match pb {
-        proto::Balancer::RoundRobin => Ok(Balancer::RoundRobin),
-        proto::Balancer::Random => Ok(Balancer::Random),
-        proto::Balancer::LeastRequest => Ok(Balancer::LeastRequest),
-        proto::Balancer::PeakEwma => Ok(Balancer::PeakEwma),
-        proto::Balancer::Unspecified => Err(Invalid::new("balancer", "is not one this build knows")),
-    }
-}
-
-fn balancer_to(balancer: Balancer) -> proto::Balancer {
-    match balancer {
-        Balancer::RoundRobin => proto::Balancer::RoundRobin,
-        Balancer::Random => proto::Balancer::Random,
-        Balancer::LeastRequest => proto::Balancer::LeastRequest,
-        Balancer::PeakEwma => proto::Balancer::PeakEwma,
     }
 }
 

@@ -4,6 +4,7 @@
 //! Every struct is taken apart here field by field, without `..`: a field added to a shape does not compile
 //! until this module says what becomes of it. Nothing is ever ignored in silence.
 
+mod balancer;
 mod cors;
 mod fault;
 mod l4;

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Report, pool,
+    Report, balancer, pool,
     shape::{at_least_a_millisecond, export_to, host, label, labels, not_zero, percent, port},
 };
 use crate::{
     destination_rule::{
         CircuitBreaker, ClientTls, DestinationRuleSpec, LoadBalancer, MAX_PORT_SETTINGS, MAX_SUBSETS,
-        OutlierDetection, PortTrafficPolicy, RetryBudget, Subset, TrafficPolicy,
-        load_balancer::SimpleBalancer, tls::TlsMode,
+        OutlierDetection, PortTrafficPolicy, RetryBudget, Subset, TrafficPolicy, tls::TlsMode,
     },
     path::At,
 };
@@ -148,8 +147,8 @@ impl Blocks<'_> {
             circuit_breaker,
             tls,
         } = self;
-        if let Some(balancer) = load_balancer {
-            self::load_balancer(report, at.field("loadBalancer"), balancer);
+        if let Some(block) = load_balancer {
+            balancer::load_balancer(report, at.field("loadBalancer"), block);
         }
         if let Some(connections) = connection_pool {
             pool::connection_pool(report, at.field("connectionPool"), connections);
@@ -163,39 +162,6 @@ impl Blocks<'_> {
         if let Some(tls) = tls {
             self::tls(report, at.field("tls"), tls);
         }
-    }
-}
-
-fn load_balancer(report: &mut Report, at: At<'_>, balancer: &LoadBalancer) {
-    let LoadBalancer {
-        simple,
-        consistent_hash,
-        locality_lb_setting,
-        zone_aware_lb_setting,
-        warmup_duration_secs,
-        warmup,
-    } = balancer;
-    if *simple == Some(SimpleBalancer::Passthrough) {
-        report.unsupported(
-            at.field("simple"),
-            "PASSTHROUGH needs a caller that picks the address; use another",
-        );
-    }
-    if simple.is_some() && consistent_hash.is_some() {
-        report.error(at.field("consistentHash"), "cannot stand beside simple; keep one");
-    }
-    if locality_lb_setting.is_some() && zone_aware_lb_setting.is_some() {
-        let message = "cannot stand beside localityLbSetting; keep one";
-        report.error(at.field("zoneAwareLbSetting"), message);
-    }
-    for (field, set) in [
-        ("consistentHash", consistent_hash.is_some()),
-        ("localityLbSetting", locality_lb_setting.is_some()),
-        ("zoneAwareLbSetting", zone_aware_lb_setting.is_some()),
-        ("warmupDurationSecs", warmup_duration_secs.is_some()),
-        ("warmup", warmup.is_some()),
-    ] {
-        report.unsupported_if(set, at.field(field), "remove it");
     }
 }
 

@@ -1,6 +1,8 @@
 //! The blocks of a traffic policy, each in the contract's types. A block that is given replaces its like as a whole:
 //! what it leaves out is at its default.
 
+mod balancer;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -9,8 +11,9 @@ use api::{
     proto,
 };
 use crds::destination_rule::connection_pool::{H2UpgradePolicy, HttpPool, TcpKeepalive, TcpPool};
-use crds::destination_rule::load_balancer::SimpleBalancer;
 use crds::destination_rule::{self as crd, tls};
+
+use balancer::balancer;
 
 use crate::state::rules::{refuse, whole_ms};
 
@@ -142,31 +145,6 @@ impl Blocks {
         cluster.breaker = breaker.or(cluster.breaker);
         cluster.tls = tls.unwrap_or(cluster.tls);
         cluster.retry_budget = retry_budget.unwrap_or(cluster.retry_budget);
-    }
-}
-
-fn balancer(block: &crd::LoadBalancer) -> Result<Balancer, Invalid> {
-    let crd::LoadBalancer {
-        simple,
-        consistent_hash,
-        locality_lb_setting,
-        zone_aware_lb_setting,
-        warmup_duration_secs,
-        warmup,
-    } = block;
-    refuse(&[("consistentHash", consistent_hash.is_some())])?;
-    refuse(&[("localityLbSetting", locality_lb_setting.is_some())])?;
-    refuse(&[("zoneAwareLbSetting", zone_aware_lb_setting.is_some())])?;
-    refuse(&[("warmupDurationSecs", warmup_duration_secs.is_some())])?;
-    refuse(&[("warmup", warmup.is_some())])?;
-    match simple.unwrap_or_default() {
-        SimpleBalancer::Unspecified | SimpleBalancer::LeastRequest | SimpleBalancer::LeastConn => {
-            Ok(Balancer::LeastRequest)
-        }
-        SimpleBalancer::Random => Ok(Balancer::Random),
-        SimpleBalancer::RoundRobin => Ok(Balancer::RoundRobin),
-        SimpleBalancer::PeakEwma => Ok(Balancer::PeakEwma),
-        SimpleBalancer::Passthrough => Err(Invalid::new("simple", "PASSTHROUGH is not supported yet")),
     }
 }
 

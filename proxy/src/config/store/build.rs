@@ -2,22 +2,21 @@
 //! pointer, and live state stays with its cluster and endpoint for as long as a snapshot names them. Only the store
 //! uses it.
 
+mod live;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use api::{Action, Kind, ResourceName, Split};
 
-use super::content::{Content, Held, Versioned};
-use tokio::time::Instant;
+use live::Live;
 
+use super::content::{Content, Held, Versioned};
 use crate::balancer::Weights;
-use crate::breaker;
 use crate::config::snapshot::{Cluster, Destination, Endpoint, Entry, Route, Snapshot, Workload};
 use crate::config::usage::Usage;
-use crate::live::{ClusterLive, EndpointLive};
+use crate::live::EndpointLive;
 use crate::metrics::InboundPorts;
 use crate::route::Index;
 
@@ -35,29 +34,6 @@ pub(super) struct Built {
     live: HashMap<String, Live>,
     /// Clusters some of whose live state may be named no more.
     loose: BTreeSet<String>,
-}
-
-/// Live state of a cluster and its endpoints, by address and pod.
-#[derive(Debug)]
-struct Live {
-    cluster: Arc<ClusterLive>,
-    endpoints: HashMap<(SocketAddr, String), Arc<EndpointLive>>,
-    /// Those that left with a breaker that was not closed, and when: should they return, a probe comes first.
-    departed: HashMap<(SocketAddr, String), (Arc<EndpointLive>, Instant)>,
-}
-
-/// How long it is remembered that an endpoint left with its breaker open, and how many are remembered for a cluster.
-const REMEMBERED: Duration = Duration::from_secs(600);
-const MAX_DEPARTED: usize = 1000;
-
-impl Live {
-    fn new(cluster: &str) -> Self {
-        Self {
-            cluster: Arc::new(ClusterLive::new(cluster)),
-            endpoints: HashMap::new(),
-            departed: HashMap::new(),
-        }
-    }
 }
 
 type AllHeld = BTreeMap<ResourceName, Held>;
@@ -202,17 +178,7 @@ impl Built {
     }
 
     fn endpoint_live(&mut self, cluster: &str, spec: &api::Endpoint) -> Arc<EndpointLive> {
-        let key = (spec.address, spec.pod.clone());
-        let Live {
-            endpoints, departed, ..
-        } = self.live(cluster);
-        let before = departed.remove(&key);
-        let live = endpoints.entry(key);
-        Arc::clone(live.or_insert_with(|| {
-            Arc::new(before.map_or_else(EndpointLive::new, |(before, _)| {
-                EndpointLive::returning(&before, Instant::now())
-            }))
-        }))
+        self.live(cluster).of(spec)
     }
 
     fn live(&mut self, cluster: &str) -> &mut Live {
@@ -398,22 +364,7 @@ impl Built {
             .flat_map(|c| &c.endpoints)
             .map(|e| Arc::as_ptr(&e.live))
             .collect();
-        let now = Instant::now();
-        let Live {
-            endpoints, departed, ..
-        } = live;
-        departed.retain(|_, (_, left)| now - *left < REMEMBERED);
-        endpoints.retain(|key, endpoint| {
-            let stays = named.contains(&Arc::as_ptr(endpoint));
-            if !stays {
-                endpoint.retired.store(true, Ordering::Release);
-                let shut = !matches!(endpoint.breaker.state(now), breaker::State::Closed { .. });
-                if shut && departed.len() < MAX_DEPARTED {
-                    departed.insert(key.clone(), (Arc::clone(endpoint), now));
-                }
-            }
-            stays
-        });
+        live.keep(&named);
         if named.is_empty() && !self.clusters.contains_key(cluster) {
             self.live.remove(cluster);
         }
