@@ -12,7 +12,7 @@ use crate::invalid::{Invalid, Under, optional_ms, to_ms};
 use crate::name::ObjectRef;
 use crate::{limits, proto};
 
-pub use balancer::Balancer;
+pub use balancer::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable};
 pub use bounds::{Keepalive, Limits, RetryBudget, Timeouts};
 pub use health::{Breaker, Outlier};
 
@@ -87,7 +87,7 @@ impl TryFrom<proto::Cluster> for Cluster {
     type Error = Invalid;
 
     fn try_from(pb: proto::Cluster) -> Result<Self, Invalid> {
-        let balancer = balancer::from(pb.balancer())?;
+        let name = pb.balancer();
         let tls = tls_from(pb.tls())?;
         let proto::Cluster {
             endpoints,
@@ -104,7 +104,9 @@ impl TryFrom<proto::Cluster> for Cluster {
             timeouts,
             keepalive,
             sources,
+            consistent_hash,
         } = pb;
+        let balancer = balancer::from(name, consistent_hash)?;
         if endpoints.is_empty() {
             return Err(Invalid::new(
                 "endpoints",
@@ -152,10 +154,11 @@ impl From<Cluster> for proto::Cluster {
             keepalive,
             sources,
         } = cluster;
+        let (balancer, consistent_hash) = balancer::to(balancer);
         Self {
             endpoints,
             subset,
-            balancer: balancer::to(balancer).into(),
+            balancer: balancer.into(),
             connect_timeout_ms: to_ms(connect_timeout),
             tls: tls_to(tls).into(),
             upgrade_to_http2,
@@ -167,6 +170,7 @@ impl From<Cluster> for proto::Cluster {
             timeouts: Some(timeouts.into()),
             keepalive: keepalive.map(Into::into),
             sources: sources.into_iter().map(Into::into).collect(),
+            consistent_hash,
         }
     }
 }

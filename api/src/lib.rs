@@ -13,6 +13,7 @@ pub mod proto {
 mod cluster;
 mod destination;
 mod endpoints;
+mod hash;
 mod inbound;
 mod invalid;
 mod name;
@@ -27,9 +28,13 @@ mod trust;
 pub mod limits;
 pub mod names;
 
-pub use cluster::{Balancer, Breaker, Cluster, Keepalive, Limits, Outlier, RetryBudget, Timeouts, TlsMode};
+pub use cluster::{
+    Balancer, Breaker, Cluster, ConsistentHash, HashCookie, HashKey, HashTable, Keepalive, Limits, Outlier,
+    RetryBudget, Timeouts, TlsMode,
+};
 pub use destination::{Destination, Workload};
 pub use endpoints::{Endpoint, Endpoints};
+pub use hash::stable_hash;
 pub use inbound::{Inbound, InboundPort, TlsPolicy};
 pub use invalid::Invalid;
 pub use name::{Kind, ObjectRef, ResourceName};

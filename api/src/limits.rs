@@ -22,7 +22,15 @@ pub const MAX_DIRECT_BODY: usize = 1 << 20;
 pub const MAX_MIRRORS: usize = 16;
 /// Tries after the first.
 pub const MAX_RETRY_ATTEMPTS: u32 = 100;
+/// Points of a consistent balancer's ring that may be asked for, and the most that one has.
+pub const MAX_RING_SIZE: u32 = 1 << 20;
+/// Slots of a consistent balancer's maglev table are fewer.
+pub const MAGLEV_SIZE_BELOW: u32 = 5_000_011;
 
+/// Points of a ring, by default.
+pub const RING_SIZE: u32 = 1024;
+/// Slots of a maglev table, by default.
+pub const MAGLEV_SIZE: u32 = 65_537;
 /// Time to connect to an endpoint unless a DestinationRule says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle time of a pooled HTTP connection or a TCP stream unless a DestinationRule says otherwise.

@@ -48,7 +48,7 @@ fn balancing(c: &mut Criterion) {
     ];
     for (name, balancer) in balancers {
         for endpoints in [1, 10, 1000] {
-            let cluster = bench::cluster(endpoints, balancer);
+            let cluster = bench::cluster(endpoints, balancer.clone());
             c.bench_with_input(
                 BenchmarkId::new(format!("pick/{name}"), endpoints),
                 &endpoints,

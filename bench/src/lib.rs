@@ -24,8 +24,8 @@ pub fn cluster(endpoints: u16, balancer: api::Balancer) -> Arc<Cluster> {
     let endpoints: Vec<_> = (0..endpoints).map(|i| Arc::new(endpoint(i))).collect();
     Arc::new(Cluster {
         name: Arc::clone(&name),
+        weights: Weights::prepared(&spec, &endpoints, None),
         spec: Arc::new(spec),
-        weights: Weights::of(&endpoints),
         endpoints,
         live: Arc::new(ClusterLive::new(name)),
         absent: None,

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use api::{
-    Body, Cluster, Destination, Endpoint, Endpoints, Inbound, InboundPort, Kind, Protocol, Resource,
-    ResourceName, SpiffeId, TlsPolicy, TrustBundle, proto,
+    Balancer, Body, Cluster, ConsistentHash, Destination, Endpoint, Endpoints, HashCookie, HashKey,
+    HashTable, Inbound, InboundPort, Kind, Protocol, Resource, ResourceName, SpiffeId, TlsPolicy,
+    TrustBundle, proto,
 };
 use prost::Message as _;
 
@@ -111,6 +112,7 @@ fn resources() -> Vec<Vec<u8>> {
             Kind::Cluster,
             Body::Cluster(Box::new(Cluster::of("reviews.shop:80"))),
         ),
+        named(Kind::Cluster, Body::Cluster(Box::new(sticky()))),
         named(
             Kind::Endpoints,
             Body::Endpoints(Endpoints {
@@ -121,6 +123,21 @@ fn resources() -> Vec<Vec<u8>> {
         named(Kind::TrustBundle, Body::TrustBundle(bundle)),
         named(Kind::Route, Body::Absent("deleted".to_owned())),
     ]
+}
+
+/// A cluster that keeps a client at its endpoint by a cookie.
+fn sticky() -> Cluster {
+    let mut cluster = Cluster::of("reviews.shop:80");
+    cluster.balancer = Balancer::ConsistentHash(Box::new(ConsistentHash {
+        key: HashKey::Cookie(HashCookie {
+            name: "user".to_owned(),
+            path: Some("/".to_owned()),
+            ttl: Some(std::time::Duration::from_secs(60)),
+            attributes: vec![("SameSite".to_owned(), "Lax".to_owned())],
+        }),
+        table: HashTable::Ring(std::num::NonZeroU32::MIN),
+    }));
+    cluster
 }
 
 fn requests() -> Vec<Vec<u8>> {

@@ -21,6 +21,8 @@
 //!   both idle the first stands, so that weights hold when there is little to do; comparing `active + 1` by weight would
 //!   starve light endpoints then.)
 //! - **peak EWMA**: two by chance as above; the one with the lower expected latency times load, see [`Latency`].
+//! - **consistent hash**: the one that a [`Table`] made of the endpoints gives for the key's hash, or the next on the way
+//!   that is eligible and not tried. Where there is no key, chance takes its place.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,12 +37,14 @@ use crate::live::millis;
 use crate::{breaker::Permit, outlier};
 
 mod choose;
+mod hash;
 mod latency;
 mod outcome;
 #[cfg(test)]
 pub(crate) mod testing;
 mod weights;
 
+pub use hash::{Key, Table};
 pub use latency::{DECAY, Latency, UNKNOWN};
 pub use outcome::Outcome;
 pub use weights::Weights;
@@ -82,13 +86,19 @@ pub struct Wanted<'a> {
     /// Ids ([`EndpointLive::id`](crate::live::EndpointLive::id)) of those the request was sent to before, to be avoided if
     /// others are left; empty where the policy does not avoid them.
     pub tried: &'a [u64],
+    /// Hash of the key, see [`Key`]; only a consistent balancer looks at it.
+    pub hash: Option<u64>,
 }
 
 impl<'a> Wanted<'a> {
     /// The first attempt, with nothing to go by.
     #[must_use]
     pub fn of(cluster: &'a Arc<Cluster>) -> Self {
-        Self { cluster, tried: &[] }
+        Self {
+            cluster,
+            tried: &[],
+            hash: None,
+        }
     }
 }
 

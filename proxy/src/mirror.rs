@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use rand::RngExt as _;
 use tokio::time::Instant;
 
+use crate::balancer::Key;
 use crate::config::snapshot::Cluster;
 use crate::message;
 use crate::outbound::Connection;
@@ -86,10 +87,15 @@ pub fn begin(
         if let Some(shadow) = &shadow {
             record.named(shadow.as_str());
         }
+        let copy = copy_of(&parts, feed);
+        let client = connection.peer.ip();
+        // The mirror has a balancer of its own: a key stays at an endpoint there too.
+        let key = Key::of(cluster, &copy, client, &mut *connection.worker.rng.borrow_mut());
         let outgoing = Outgoing {
             worker: Rc::clone(&connection.worker),
             cluster: Arc::clone(cluster),
-            request: copy_of(&parts, feed),
+            request: copy,
+            hash: key.hash,
             app,
             authority: shadow.clone(),
             dialled: connection.dialled,
@@ -132,6 +138,7 @@ struct Outgoing {
     worker: Rc<Worker>,
     cluster: Arc<Cluster>,
     request: Request<Feed>,
+    hash: Option<u64>,
     app: App,
     authority: Option<Authority>,
     dialled: std::net::SocketAddr,
@@ -158,6 +165,7 @@ impl Outgoing {
             worker,
             cluster,
             request,
+            hash,
             app,
             authority,
             dialled,
@@ -173,6 +181,7 @@ impl Outgoing {
             tunnel: None,
             authority,
             dialled,
+            hash,
         };
         let mut trace = Trace::default();
         let answer = tries::send(&worker, request, sending, &mut trace).await;

@@ -95,8 +95,8 @@ pub(crate) fn cluster(addresses: &[SocketAddr], change: impl FnOnce(&mut api::Cl
     let endpoints: Vec<_> = addresses.iter().map(endpoint).collect();
     Arc::new(Cluster {
         name: "reviews.shop:80".into(),
+        weights: Weights::prepared(&spec, &endpoints, None),
         spec: Arc::new(spec),
-        weights: Weights::of(&endpoints),
         endpoints,
         live: Arc::new(ClusterLive::new("reviews.shop:80")),
         absent: None,

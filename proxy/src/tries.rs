@@ -60,6 +60,8 @@ pub struct Sending<'a> {
     pub cluster: &'a Arc<Cluster>,
     /// The rule's retry policy.
     pub retry: &'a Retry,
+    /// Hash of the key that a consistent balancer goes by.
+    pub hash: Option<u64>,
     /// When the whole request must have ended.
     pub deadline: Option<Instant>,
     /// Counts the bytes of the request's body.
@@ -123,6 +125,7 @@ pub async fn send(
         let wanted = Wanted {
             cluster,
             tried: if sending.retry.avoid_previous { &tried } else { &[] },
+            hash: sending.hash,
         };
         let picked = balancer::pick(&wanted, &mut *worker.rng.borrow_mut(), Instant::now());
         let (mut pick, retrying) = match (picked, before.take()) {

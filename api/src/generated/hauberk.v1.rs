@@ -494,6 +494,65 @@ pub struct Cluster {
     /// Carry HTTP/1.1 over HTTP/2 to the other endpoints too, in the clear and without asking them (prior knowledge).
     #[prost(bool, tag = "14")]
     pub upgrade_outside_mesh: bool,
+    /// With BALANCER_CONSISTENT_HASH, and only then.
+    #[prost(message, optional, tag = "20")]
+    pub consistent_hash: ::core::option::Option<ConsistentHash>,
+}
+/// A key stays at its endpoint.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConsistentHash {
+    #[prost(oneof = "consistent_hash::Key", tags = "1, 2, 3, 4")]
+    pub key: ::core::option::Option<consistent_hash::Key>,
+    #[prost(oneof = "consistent_hash::Table", tags = "5, 6")]
+    pub table: ::core::option::Option<consistent_hash::Table>,
+}
+/// Nested message and enum types in `ConsistentHash`.
+pub mod consistent_hash {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Key {
+        /// Values of this header.
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Cookie(super::HashCookie),
+        /// The client's address, without its port.
+        #[prost(bool, tag = "3")]
+        SourceIp(bool),
+        /// Value of this query parameter.
+        #[prost(string, tag = "4")]
+        QueryParameter(::prost::alloc::string::String),
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Table {
+        /// The least number of points on a ring.
+        #[prost(uint32, tag = "5")]
+        RingSize(u32),
+        /// Slots of a maglev table; a prime.
+        #[prost(uint32, tag = "6")]
+        MaglevSize(u32),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HashCookie {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Of a cookie that is made; empty for none.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// Present: a cookie is made where there is none. 0: one that ends with the client's session.
+    #[prost(uint64, optional, tag = "3")]
+    pub ttl_ms: ::core::option::Option<u64>,
+    /// Further attributes of a cookie that is made.
+    #[prost(message, repeated, tag = "4")]
+    pub attributes: ::prost::alloc::vec::Vec<CookieAttribute>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CookieAttribute {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Empty for an attribute that is its name alone.
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Breaker {
@@ -576,6 +635,7 @@ pub enum Balancer {
     Random = 2,
     LeastRequest = 3,
     PeakEwma = 4,
+    ConsistentHash = 5,
 }
 impl Balancer {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -589,6 +649,7 @@ impl Balancer {
             Self::Random => "BALANCER_RANDOM",
             Self::LeastRequest => "BALANCER_LEAST_REQUEST",
             Self::PeakEwma => "BALANCER_PEAK_EWMA",
+            Self::ConsistentHash => "BALANCER_CONSISTENT_HASH",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -599,6 +660,7 @@ impl Balancer {
             "BALANCER_RANDOM" => Some(Self::Random),
             "BALANCER_LEAST_REQUEST" => Some(Self::LeastRequest),
             "BALANCER_PEAK_EWMA" => Some(Self::PeakEwma),
+            "BALANCER_CONSISTENT_HASH" => Some(Self::ConsistentHash),
             _ => None,
         }
     }

@@ -6,10 +6,11 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use api::{
-    Balancer, Body, Breaker, Cluster, Destination, Endpoint, Endpoints, Inbound, InboundPort, Keepalive,
-    Kind, Limits, ObjectRef, Outlier, Protocol, Resource, ResourceName, RetryBudget, SpiffeId, Timeouts,
-    TlsMode, TlsPolicy, TrustBundle, Workload,
+    Balancer, Body, Breaker, Cluster, ConsistentHash, Destination, Endpoint, Endpoints, HashCookie, HashKey,
+    HashTable, Inbound, InboundPort, Keepalive, Kind, Limits, ObjectRef, Outlier, Protocol, Resource,
+    ResourceName, RetryBudget, SpiffeId, Timeouts, TlsMode, TlsPolicy, TrustBundle, Workload, limits,
 };
+use http::HeaderName;
 use proptest::collection::{btree_map, hash_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -157,9 +158,18 @@ fn trust_bundle() -> impl Strategy<Value = TrustBundle> {
 
 fn cluster() -> impl Strategy<Value = Cluster> {
     use Balancer::{LeastRequest, PeakEwma, Random, RoundRobin};
-    let balancer = select(vec![RoundRobin, Random, LeastRequest, PeakEwma]);
+    let plain = select(vec![RoundRobin, Random, LeastRequest, PeakEwma]);
+    let hash = consistent_hash().prop_map(|hash| Balancer::ConsistentHash(Box::new(hash)));
+    let balancer = prop_oneof![plain, hash];
     let tls = select(vec![TlsMode::Auto, TlsMode::Disable, TlsMode::Mutual]);
-    let how = (reference(), labels(), balancer, time(), tls, any::<(bool, bool)>());
+    let how = (
+        reference(),
+        labels(),
+        balancer,
+        time(),
+        tls,
+        any::<(bool, bool)>(),
+    );
     let bounds = (
         option::of(breaker()),
         bounds(),
@@ -190,6 +200,34 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             sources,
         },
     )
+}
+
+fn consistent_hash() -> impl Strategy<Value = ConsistentHash> {
+    let attribute = ("[A-Za-z-]{1,8}", "[ -:<-~]{0,8}");
+    let cookie = (
+        "[A-Za-z0-9_-]{1,8}",
+        option::of("/[a-z/]{0,8}"),
+        option::of(prop_oneof![Just(Duration::ZERO), time()]),
+        vec(attribute, 0..3),
+    );
+    let cookie = cookie.prop_map(|(name, path, ttl, attributes)| HashCookie {
+        name,
+        path,
+        ttl,
+        attributes,
+    });
+    let key = prop_oneof![
+        select(vec!["x-user", "host"]).prop_map(|name| HashKey::Header(HeaderName::from_static(name))),
+        cookie.prop_map(HashKey::Cookie),
+        Just(HashKey::SourceIp),
+        "[a-z]{1,8}".prop_map(HashKey::QueryParameter),
+    ];
+    let table = prop_oneof![
+        (1..=limits::MAX_RING_SIZE).prop_filter_map("zero", |n| NonZeroU32::new(n).map(HashTable::Ring)),
+        select(vec![2, 251, 65_537, 4_999_999])
+            .prop_filter_map("zero", |n| NonZeroU32::new(n).map(HashTable::Maglev)),
+    ];
+    (key, table).prop_map(|(key, table)| ConsistentHash { key, table })
 }
 
 fn breaker() -> impl Strategy<Value = Breaker> {

@@ -271,14 +271,14 @@ mod tests {
             host: reviews
             trafficPolicy: {tls: {mode: SIMPLE}, tunnel: {targetHost: a, targetPort: 1}}
             subsets:
-            - {name: v1, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}}
+            - {name: v1, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: true}}}}
             ";
         let problems = Policy::new(&serde_saphyr::from_str(spec).unwrap(), "shop").unwrap_err();
         let fields: Vec<_> = problems.iter().map(|p| p.field.as_str()).collect();
         let expected = [
             "spec.trafficPolicy.tunnel",
             "spec.trafficPolicy.tls.mode",
-            "spec.subsets[0].trafficPolicy.loadBalancer.consistentHash",
+            "spec.subsets[0].trafficPolicy.loadBalancer.localityLbSetting",
         ];
         assert_eq!(fields, expected);
     }

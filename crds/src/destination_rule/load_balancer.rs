@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
 
+/// The most points that may be asked for on a ring. Each takes ten bytes in every proxy that uses it.
+pub const MAX_RING_SIZE: u64 = 1 << 20;
+
+/// A maglev table has fewer slots. Each takes two bytes in every proxy that uses it.
+pub const MAGLEV_SIZE_BELOW: u64 = 5_000_011;
+
 /// How endpoints are chosen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -70,16 +76,16 @@ pub enum SimpleBalancer {
     "not" = { "required": ["ringHash", "maglev"] },
 ))]
 pub struct ConsistentHash {
-    /// The key is this header.
+    /// The key is the values of this header. A request without its key goes to any endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_header_name: Option<String>,
     /// The key is this cookie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_cookie: Option<HttpCookie>,
-    /// The key is the client's address.
+    /// The key is the client's address: for a proxy beside a pod, that of its pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub use_source_ip: Option<bool>,
-    /// The key is this query parameter.
+    /// The key is the first value of this query parameter, as written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_query_parameter_name: Option<String>,
     /// The ring hash algorithm (the default).
@@ -88,7 +94,7 @@ pub struct ConsistentHash {
     /// The maglev algorithm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maglev: Option<Maglev>,
-    /// Deprecated: use ringHash.
+    /// Deprecated: use ringHash.minimumRingSize.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum_ring_size: Option<u64>,
 }
@@ -99,10 +105,11 @@ pub struct ConsistentHash {
 pub struct HttpCookie {
     /// Its name.
     pub name: String,
-    /// Its path.
+    /// The path of a cookie that is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Its lifetime; if given, the cookie is made where it is missing.
+    /// The lifetime of a cookie that is made where a request has none; 0s for one that ends with the client's
+    /// session. When absent, none is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Duration>,
     /// More attributes of a cookie that is made.
@@ -125,7 +132,7 @@ pub struct CookieAttribute {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RingHash {
-    /// The least number of points on the ring; 1024 when absent.
+    /// The least number of points on the ring; 1024 when absent, 1048576 at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum_ring_size: Option<u64>,
 }

@@ -140,6 +140,17 @@ loadBalancer.simple=ROUND_ROBIN
 loadBalancer.simple=LEAST_REQUEST
 loadBalancer.simple=LEAST_CONN
 loadBalancer.simple=PEAK_EWMA
+loadBalancer.consistentHash.httpHeaderName
+loadBalancer.consistentHash.httpCookie.name
+loadBalancer.consistentHash.httpCookie.path
+loadBalancer.consistentHash.httpCookie.ttl
+loadBalancer.consistentHash.httpCookie.attributes[].name
+loadBalancer.consistentHash.httpCookie.attributes[].value
+loadBalancer.consistentHash.useSourceIp
+loadBalancer.consistentHash.httpQueryParameterName
+loadBalancer.consistentHash.ringHash.minimumRingSize
+loadBalancer.consistentHash.maglev.tableSize
+loadBalancer.consistentHash.minimumRingSize
 connectionPool.tcp.maxConnections
 connectionPool.tcp.connectTimeout
 connectionPool.tcp.idleTimeout

@@ -26,7 +26,7 @@ pub(super) fn one(
         1 => return fits(0).then_some(0),
         _ => {}
     }
-    match cluster.spec.balancer {
+    match &cluster.spec.balancer {
         api::Balancer::RoundRobin => {
             let cursor = cluster.live.cursor.fetch_add(1, Ordering::Relaxed);
             let turn = cluster.weights.turn(cursor, endpoints.len());
@@ -49,6 +49,10 @@ pub(super) fn one(
                 f64::from(endpoint.live.latency.expected_us(load == 0.0, now_ms)) * (1.0 + load)
             }))
         }
+        api::Balancer::ConsistentHash(_) => match cluster.weights.table() {
+            Some(table) => table.find(wanted.hash.unwrap_or_else(|| rng.random()), fits),
+            None => sample(cluster, rng, fits),
+        },
     }
 }
 

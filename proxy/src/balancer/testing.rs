@@ -40,14 +40,22 @@ pub(crate) fn cluster_of(weights: &[u32]) -> Arc<Cluster> {
     })
 }
 
+/// A consistent balancer that goes by the header `x-user`.
+pub(crate) fn hashed(table: api::HashTable) -> api::Balancer {
+    api::Balancer::ConsistentHash(Box::new(api::ConsistentHash {
+        key: api::HashKey::Header(http::HeaderName::from_static("x-user")),
+        table,
+    }))
+}
+
 /// The same cluster, live state included, with other settings.
 pub(crate) fn with(cluster: Arc<Cluster>, change: impl FnOnce(&mut api::Cluster)) -> Arc<Cluster> {
     let mut spec = (*cluster.spec).clone();
     change(&mut spec);
     Arc::new(Cluster {
         name: Arc::clone(&cluster.name),
+        weights: Weights::prepared(&spec, &cluster.endpoints, None),
         spec: Arc::new(spec),
-        weights: Weights::of(&cluster.endpoints),
         endpoints: cluster.endpoints.clone(),
         live: Arc::clone(&cluster.live),
         absent: cluster.absent.clone(),

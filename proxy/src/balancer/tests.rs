@@ -3,12 +3,12 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use api::{Balancer, TlsMode};
+use api::{Balancer, HashTable, TlsMode};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::testing::{cluster_of, endpoint, with};
+use super::testing::{cluster_of, endpoint, hashed, with};
 use super::*;
 use crate::breaker::{Change, State};
 
@@ -73,21 +73,27 @@ fn shares(cluster: &Arc<Cluster>, picks: usize, now: Instant) -> Vec<usize> {
     counts
 }
 
-const BALANCERS: [Balancer; 4] = [
-    Balancer::RoundRobin,
-    Balancer::Random,
-    Balancer::LeastRequest,
-    Balancer::PeakEwma,
-];
+fn balancers() -> [Balancer; 6] {
+    let size = |n| NonZeroU32::new(n).unwrap();
+    [
+        Balancer::RoundRobin,
+        Balancer::Random,
+        Balancer::LeastRequest,
+        Balancer::PeakEwma,
+        // Without a key, chance decides; large enough for the shares that are asked for.
+        hashed(HashTable::Ring(size(1 << 16))),
+        hashed(HashTable::Maglev(size(65_537))),
+    ]
+}
 
 #[test]
 fn idle_endpoints_get_their_weights_with_every_balancer() {
-    for balancer in BALANCERS {
+    for balancer in balancers() {
         for (weights, expected) in [
             (&[1, 1, 1, 1][..], [2500, 2500, 2500, 2500]),
             (&[1, 2, 3, 4], [1000, 2000, 3000, 4000]),
         ] {
-            let counts = shares(&balanced(weights, balancer), 10_000, Instant::now());
+            let counts = shares(&balanced(weights, balancer.clone()), 10_000, Instant::now());
             for (count, expected) in counts.iter().zip(expected) {
                 assert!(
                     count.abs_diff(expected) < 250,
@@ -114,8 +120,8 @@ fn round_robin_is_exact_and_shared() {
 #[test]
 fn the_share_of_a_shut_endpoint_is_spread_over_the_others() {
     let now = Instant::now();
-    for balancer in BALANCERS {
-        let cluster = with_breaker(balanced(&[1; 5], balancer));
+    for balancer in balancers() {
+        let cluster = with_breaker(balanced(&[1; 5], balancer.clone()));
         fail(&cluster, 2, Outcome::ServerError, now);
         let counts = shares(&cluster, 10_000, now);
         assert_eq!(counts[2], 0);
@@ -127,8 +133,8 @@ fn the_share_of_a_shut_endpoint_is_spread_over_the_others() {
 
 #[test]
 fn one_that_fits_among_thousands_is_found_by_every_balancer() {
-    for balancer in BALANCERS {
-        let cluster = with_breaker(balanced(&vec![1; 3000], balancer));
+    for balancer in balancers() {
+        let cluster = with_breaker(balanced(&vec![1; 3000], balancer.clone()));
         let now = Instant::now();
         for i in (0..3000).filter(|i| *i != 1234) {
             fail(&cluster, i, Outcome::ServerError, now);
@@ -212,8 +218,8 @@ fn latencies_cost_nothing_where_they_are_not_used() {
 #[test]
 fn tried_and_retired_endpoints_are_avoided_while_others_are_left() {
     let now = Instant::now();
-    for balancer in BALANCERS {
-        let cluster = balanced(&[1; 4], balancer);
+    for balancer in balancers() {
+        let cluster = balanced(&[1; 4], balancer.clone());
         let id = |i: usize| cluster.endpoints[i].live.id;
         cluster.endpoints[3].live.retired.store(true, Ordering::Relaxed);
         let mut rng = rng();
@@ -365,7 +371,7 @@ proptest! {
     #[test]
     fn whatever_happens_counts_end_at_zero_and_something_is_picked_or_explained(
         weights in prop::collection::vec(1u32..5, 0..6),
-        balancer in prop::sample::select(&BALANCERS[..]),
+        balancer in prop::sample::select(balancers().to_vec()),
         configured: bool,
         steps in prop::collection::vec((prop::sample::select(&Outcome::ALL[..]), 0u64..3_000, any::<bool>()), 0..100),
         seed: u64,

@@ -1,12 +1,13 @@
 //! Weights of a cluster's endpoints, prepared for picking: made once for each snapshot of the cluster, so that a pick
-//! does not add them up. Where all weights are alike (the common case) nothing is stored and every answer is O(1), else
+//! does not add them up, with the table that a consistent balancer needs. Where all weights are alike (the common case) nothing is stored and every answer is O(1), else
 //! O(log n).
 
 use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
-use crate::config::snapshot::Endpoint;
+use super::Table;
+use crate::config::snapshot::{Cluster, Endpoint};
 
 /// Weights of a cluster's endpoints, in their order.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,8 @@ pub struct Weights {
     sums: Box<[u64]>,
     /// Step through the weighted turns; see [`Weights::turn`].
     stride: u64,
+    /// Of a consistent balancer.
+    table: Option<Arc<Table>>,
 }
 
 impl Weights {
@@ -39,7 +42,37 @@ impl Weights {
         Self {
             sums,
             stride: stride(total),
+            table: None,
         }
+    }
+
+    /// Those of the endpoints, with the table that the settings ask for: that of `old`, if it was made of the same.
+    #[must_use]
+    pub fn prepared(spec: &api::Cluster, endpoints: &[Arc<Endpoint>], old: Option<&Cluster>) -> Self {
+        let api::Balancer::ConsistentHash(settings) = &spec.balancer else {
+            return Self::of(endpoints);
+        };
+        let kept = old.and_then(|old| {
+            let same = matches!(&old.spec.balancer,
+                api::Balancer::ConsistentHash(before) if before.table == settings.table);
+            let made_of = |e: &Arc<Endpoint>| (e.spec.address, e.spec.weight);
+            let same = same
+                && old
+                    .endpoints
+                    .iter()
+                    .map(made_of)
+                    .eq(endpoints.iter().map(made_of));
+            old.weights.table.clone().filter(|_| same)
+        });
+        Self {
+            table: Some(kept.unwrap_or_else(|| Arc::new(Table::of(settings.table, endpoints)))),
+            ..Self::of(endpoints)
+        }
+    }
+
+    /// The table of a consistent balancer.
+    pub(super) fn table(&self) -> Option<&Table> {
+        self.table.as_deref()
     }
 
     /// Index of the endpoint of `len` whose turn it is when `cursor` turns have been taken.

@@ -86,7 +86,7 @@ pub struct Cluster {
     pub spec: Arc<api::Cluster>,
     /// Those of the Endpoints resource that the subset selects.
     pub endpoints: Vec<Arc<Endpoint>>,
-    /// Their weights, prepared: `Weights::of(&endpoints)`.
+    /// Their weights, prepared: `Weights::prepared(&spec, &endpoints, …)`.
     pub weights: crate::balancer::Weights,
     /// Counters shared by all workers.
     pub live: Arc<ClusterLive>,

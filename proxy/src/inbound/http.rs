@@ -81,6 +81,7 @@ async fn respond(
     let sending = Sending {
         cluster: &cluster,
         retry: tries::unless_told(),
+        hash: None,
         deadline: None,
         received: record.count_body(request.body()),
         app,

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::choice::Choice;
 use super::{Connection, gone};
+use crate::balancer::Key;
 use crate::config::snapshot::Destination;
 use crate::cors::Verdict;
 use crate::error::Error;
@@ -114,6 +115,8 @@ async fn respond(
     if let Some(tunnel) = &tunnel {
         tunnel.restore(request.headers_mut());
     }
+    let client = connection.peer.ip();
+    let key = Key::of(choice.cluster, &request, client, &mut *worker.rng.borrow_mut());
     // 5 to 8: cluster, balance, upstream, send
     let upgrade = tunnel.as_ref().map(|_| hyper::upgrade::on(&mut request));
     let request = if choice.mirrors.is_empty() || tunnel.is_some() {
@@ -124,6 +127,7 @@ async fn respond(
     let sending = Sending {
         cluster: choice.cluster,
         retry: choice.retry,
+        hash: key.hash,
         deadline,
         received: record.count_body(request.body()),
         app,
@@ -141,6 +145,7 @@ async fn respond(
     if let Some(injected) = &record.fault {
         injected.tell(response.headers_mut());
     }
+    key.tell(response.headers_mut());
     Ok(response)
 }
 

@@ -7,7 +7,7 @@ use api::{MeshProtocol, Protocol};
 use tokio::time::Instant;
 
 use super::{Connection, Target};
-use crate::balancer::{self, Outcome, Pick, Wanted};
+use crate::balancer::{self, Key, Outcome, Pick, Wanted};
 use crate::config::snapshot::Cluster;
 use crate::error::Error;
 use crate::io::Io;
@@ -42,11 +42,13 @@ pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -
             Arc::clone(route::select_tcp(route, sni, &mut *worker.rng.borrow_mut())?.cluster)
         }
     };
+    let hash = Key::of_connection(&cluster, connection.peer.ip());
     let mut tried = Vec::new();
     loop {
         let wanted = Wanted {
+            cluster: &cluster,
             tried: &tried,
-            ..Wanted::of(&cluster)
+            hash,
         };
         let mut pick = balancer::pick(&wanted, &mut *worker.rng.borrow_mut(), Instant::now())?;
         let endpoint = Arc::clone(&pick.endpoint);

@@ -11,4 +11,5 @@ mod opaque;
 mod pool;
 mod retries;
 mod shared;
+mod sticky;
 mod tunnels;

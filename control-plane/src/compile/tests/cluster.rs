@@ -94,8 +94,14 @@ fn the_upgrade_to_http2_is_as_the_policy_says() {
         ("{h2UpgradePolicy: UPGRADE}", (true, true)),
         ("{h2UpgradePolicy: DO_NOT_UPGRADE}", (false, false)),
         ("{useClientProtocol: true}", (false, false)),
-        ("{useClientProtocol: true, h2UpgradePolicy: UPGRADE}", (false, false)),
-        ("{useClientProtocol: false, h2UpgradePolicy: UPGRADE}", (true, true)),
+        (
+            "{useClientProtocol: true, h2UpgradePolicy: UPGRADE}",
+            (false, false),
+        ),
+        (
+            "{useClientProtocol: false, h2UpgradePolicy: UPGRADE}",
+            (true, true),
+        ),
     ] {
         let spec = format!("  host: reviews\n  trafficPolicy: {{connectionPool: {{http: {http}}}}}");
         let world = world(&(shop() + &destination_rule("r", &spec)));

@@ -99,7 +99,7 @@ impl Blocks {
             tls,
             retry_budget,
         } = over.clone();
-        self.balancer = balancer.or(self.balancer);
+        self.balancer = balancer.or(self.balancer.take());
         self.pool = pool.or(self.pool.take());
         self.outlier = outlier.or(self.outlier);
         self.breaker = breaker.or(self.breaker);
@@ -140,7 +140,9 @@ impl Blocks {
             cluster.upgrade_to_http2 = *upgrade_to_http2;
             cluster.upgrade_outside_mesh = *upgrade_outside_mesh;
         }
-        cluster.balancer = balancer.unwrap_or(cluster.balancer);
+        if let Some(balancer) = balancer {
+            cluster.balancer = balancer.clone();
+        }
         cluster.outlier = outlier.or(cluster.outlier);
         cluster.breaker = breaker.or(cluster.breaker);
         cluster.tls = tls.unwrap_or(cluster.tls);

@@ -141,8 +141,8 @@ impl Built {
             let live = Arc::clone(&self.live(&name.name).cluster);
             let cluster = Arc::new(Cluster {
                 name: Arc::clone(&live.name),
+                weights: Weights::prepared(&spec, &endpoints, old.as_deref()),
                 spec,
-                weights: Weights::of(&endpoints),
                 endpoints,
                 live,
                 absent,

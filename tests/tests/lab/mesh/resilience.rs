@@ -4,6 +4,7 @@ mod balance;
 mod breaker;
 mod limits;
 mod retry;
+mod sticky;
 
 use anyhow::ensure;
 use libtest_mimic::Trial;
@@ -14,6 +15,7 @@ pub(super) fn trials() -> Vec<Trial> {
     trials.extend(breaker::trials());
     trials.extend(limits::trials());
     trials.extend(balance::trials());
+    trials.extend(sticky::trials());
     trials
 }
 

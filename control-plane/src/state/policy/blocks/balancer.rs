@@ -1,10 +1,12 @@
 //! `loadBalancer`, in the contract's types.
 
-use api::{Balancer, Invalid};
-use crds::destination_rule::load_balancer::SimpleBalancer;
-use crds::destination_rule::{self as crd};
+use std::num::NonZeroU32;
 
-use crate::state::rules::refuse;
+use api::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable, Invalid, limits};
+use crds::destination_rule::load_balancer::{self as crd, SimpleBalancer};
+use http::HeaderName;
+
+use crate::state::rules::{refuse, whole_ms};
 
 pub(super) fn balancer(block: &crd::LoadBalancer) -> Result<Balancer, Invalid> {
     let crd::LoadBalancer {
@@ -15,12 +17,24 @@ pub(super) fn balancer(block: &crd::LoadBalancer) -> Result<Balancer, Invalid> {
         warmup_duration_secs,
         warmup,
     } = block;
-    refuse(&[("consistentHash", consistent_hash.is_some())])?;
     refuse(&[("localityLbSetting", locality_lb_setting.is_some())])?;
     refuse(&[("zoneAwareLbSetting", zone_aware_lb_setting.is_some())])?;
     refuse(&[("warmupDurationSecs", warmup_duration_secs.is_some())])?;
     refuse(&[("warmup", warmup.is_some())])?;
-    match simple.unwrap_or_default() {
+    match (simple, consistent_hash) {
+        (Some(_), Some(_)) => Err(Invalid::new(
+            "consistentHash",
+            "cannot stand beside simple: keep one",
+        )),
+        (None, Some(hash)) => consistent(hash)
+            .map(|hash| Balancer::ConsistentHash(Box::new(hash)))
+            .map_err(|e| e.under("consistentHash")),
+        (simple, None) => self::simple(simple.unwrap_or_default()),
+    }
+}
+
+fn simple(simple: SimpleBalancer) -> Result<Balancer, Invalid> {
+    match simple {
         SimpleBalancer::Unspecified | SimpleBalancer::LeastRequest | SimpleBalancer::LeastConn => {
             Ok(Balancer::LeastRequest)
         }
@@ -28,5 +42,186 @@ pub(super) fn balancer(block: &crd::LoadBalancer) -> Result<Balancer, Invalid> {
         SimpleBalancer::RoundRobin => Ok(Balancer::RoundRobin),
         SimpleBalancer::PeakEwma => Ok(Balancer::PeakEwma),
         SimpleBalancer::Passthrough => Err(Invalid::new("simple", "PASSTHROUGH is not supported yet")),
+    }
+}
+
+fn consistent(block: &crd::ConsistentHash) -> Result<ConsistentHash, Invalid> {
+    let crd::ConsistentHash {
+        http_header_name,
+        http_cookie,
+        use_source_ip,
+        http_query_parameter_name,
+        ring_hash,
+        maglev,
+        minimum_ring_size,
+    } = block;
+    let key = match (
+        http_header_name,
+        http_cookie,
+        use_source_ip,
+        http_query_parameter_name,
+    ) {
+        (Some(name), None, None, None) => {
+            let name = HeaderName::try_from(name.as_str());
+            HashKey::Header(name.map_err(|_| Invalid::new("httpHeaderName", "is not the name of a header"))?)
+        }
+        (None, Some(cookie), None, None) => HashKey::Cookie(self::cookie(cookie)),
+        (None, None, Some(true), None) => HashKey::SourceIp,
+        (None, None, None, Some(name)) => HashKey::QueryParameter(name.clone()),
+        _ => {
+            return Err(Invalid::new(
+                "",
+                "needs exactly one of httpHeaderName, httpCookie, useSourceIp: true and \
+                 httpQueryParameterName",
+            ));
+        }
+    };
+    // What does not fit is out of bounds as well, and is told so by the contract's own check.
+    let size = |given: Option<u64>, default: u32| {
+        let size = u32::try_from(given.unwrap_or(default.into())).unwrap_or(u32::MAX);
+        NonZeroU32::new(size).ok_or_else(|| Invalid::new("", "has a size of 0: use 1 or more"))
+    };
+    let table = match (ring_hash, maglev) {
+        (Some(_), Some(_)) => return Err(Invalid::new("maglev", "cannot stand beside ringHash: keep one")),
+        (ring, None) => {
+            let least = ring
+                .and_then(|ring| ring.minimum_ring_size)
+                .or(*minimum_ring_size);
+            HashTable::Ring(size(least, limits::RING_SIZE)?)
+        }
+        (None, Some(maglev)) => {
+            refuse(&[("minimumRingSize", minimum_ring_size.is_some())])?;
+            HashTable::Maglev(size(maglev.table_size, limits::MAGLEV_SIZE)?)
+        }
+    };
+    Ok(ConsistentHash { key, table })
+}
+
+fn cookie(block: &crd::HttpCookie) -> HashCookie {
+    let crd::HttpCookie {
+        name,
+        path,
+        ttl,
+        attributes,
+    } = block;
+    HashCookie {
+        name: name.clone(),
+        path: path.clone().filter(|path| !path.is_empty()),
+        ttl: ttl.map(|ttl| whole_ms(ttl.get())),
+        attributes: attributes
+            .iter()
+            .map(|crd::CookieAttribute { name, value }| (name.clone(), value.clone().unwrap_or_default()))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn of(yaml: &str) -> Result<Balancer, String> {
+        balancer(&serde_saphyr::from_str(yaml).unwrap()).map_err(|e| e.to_string())
+    }
+
+    fn hash_of(yaml: &str) -> ConsistentHash {
+        match of(&format!("consistentHash: {{{yaml}}}")) {
+            Ok(Balancer::ConsistentHash(hash)) => *hash,
+            other => panic!("{yaml}: {other:?}"),
+        }
+    }
+
+    fn size(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
+    #[test]
+    fn both_crates_hold_the_same_bounds() {
+        assert_eq!(crd::MAX_RING_SIZE, u64::from(limits::MAX_RING_SIZE));
+        assert_eq!(crd::MAGLEV_SIZE_BELOW, u64::from(limits::MAGLEV_SIZE_BELOW));
+    }
+
+    #[test]
+    fn keys_and_tables_are_told_apart() {
+        for (yaml, key, table) in [
+            (
+                "httpHeaderName: X-User",
+                HashKey::Header(HeaderName::from_static("x-user")),
+                HashTable::Ring(size(1024)),
+            ),
+            (
+                "useSourceIp: true, ringHash: {}, minimumRingSize: 7",
+                HashKey::SourceIp,
+                HashTable::Ring(size(7)),
+            ),
+            (
+                "useSourceIp: true, ringHash: {minimumRingSize: 8}, minimumRingSize: 7",
+                HashKey::SourceIp,
+                HashTable::Ring(size(8)),
+            ),
+            (
+                "httpQueryParameterName: user, maglev: {}",
+                HashKey::QueryParameter("user".to_owned()),
+                HashTable::Maglev(size(65_537)),
+            ),
+            (
+                "httpCookie: {name: c, ttl: 0s, attributes: [{name: Secure}, {name: SameSite, value: Lax}]}, \
+                 maglev: {tableSize: 251}",
+                HashKey::Cookie(HashCookie {
+                    name: "c".to_owned(),
+                    path: None,
+                    ttl: Some(Duration::ZERO),
+                    attributes: vec![
+                        ("Secure".to_owned(), String::new()),
+                        ("SameSite".to_owned(), "Lax".to_owned()),
+                    ],
+                }),
+                HashTable::Maglev(size(251)),
+            ),
+            (
+                "httpCookie: {name: c, path: /shop}",
+                HashKey::Cookie(HashCookie {
+                    name: "c".to_owned(),
+                    path: Some("/shop".to_owned()),
+                    ttl: None,
+                    attributes: vec![],
+                }),
+                HashTable::Ring(size(1024)),
+            ),
+        ] {
+            assert_eq!(hash_of(yaml), ConsistentHash { key, table }, "{yaml}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_balancer_is_named() {
+        for (yaml, field) in [
+            (
+                "{simple: RANDOM, consistentHash: {useSourceIp: true}}",
+                "consistentHash:",
+            ),
+            ("{consistentHash: {}}", "consistentHash:"),
+            ("{consistentHash: {useSourceIp: false}}", "consistentHash:"),
+            (
+                "{consistentHash: {useSourceIp: true, httpHeaderName: a}}",
+                "consistentHash:",
+            ),
+            (
+                "{consistentHash: {httpHeaderName: a b}}",
+                "consistentHash.httpHeaderName:",
+            ),
+            (
+                "{consistentHash: {useSourceIp: true, maglev: {}, minimumRingSize: 1}}",
+                "consistentHash.minimumRingSize:",
+            ),
+            (
+                "{consistentHash: {useSourceIp: true, maglev: {tableSize: 0}}}",
+                "consistentHash:",
+            ),
+        ] {
+            let problem = of(yaml).unwrap_err();
+            assert!(problem.starts_with(field), "{yaml}: {problem}");
+        }
     }
 }
