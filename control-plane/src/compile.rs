@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use api::{Body, Kind, Resource, ResourceName};
 
 use crate::state::SourceObject;
-use crate::state::{Dependency, Proxy, World};
+use crate::state::{Deciding, Dependency, ObjectName, Proxy, World};
 
 pub use aspects::Aspects;
 pub(crate) use declared::declared;
@@ -71,6 +71,15 @@ struct From {
 impl From {
     fn depend(&mut self, on: Dependency) {
         self.depends.insert(on);
+    }
+
+    /// Takes note of what of a client decided.
+    fn looked_at<T>(&mut self, proxy: &Proxy, deciding: &Deciding<'_, T>) {
+        self.aspects.namespace |= deciding.by_namespace;
+        if deciding.by_labels {
+            self.aspects.labels = true;
+            self.depend(Dependency::pod(&ObjectName::new(&proxy.namespace, &proxy.pod)));
+        }
     }
 
     fn source(&mut self, object: SourceObject) {

@@ -11,9 +11,11 @@
 
 mod age;
 mod apply;
+mod conflicts;
 mod held;
 mod host;
 mod lints;
+mod lookup;
 mod object_state;
 mod pod;
 mod references;
@@ -39,7 +41,9 @@ use policy::Policy;
 use rules::Rules;
 use table::{Namespaced, Table};
 
+pub(crate) use host::Host;
 pub use host::{ObjectName, ServiceName};
+pub(crate) use lookup::Deciding;
 pub use object_state::{ObjectState, Verdict};
 pub use pod::{MAX_WEIGHT, Pod, WEIGHT_ANNOTATION};
 pub use service::{Service, ServicePort, TargetPort};
@@ -160,10 +164,10 @@ struct Index {
     node_zones: Table<String, BTreeSet<(String, ObjectName)>>,
     /// A node may have very many, so its pods are a tree of their own, not copied as a whole at each change.
     pods_on: Table<String, Table<ObjectName, ()>>,
-    /// VirtualServices in force, by the Service they steer.
-    steering: Table<ServiceName, BTreeSet<Age>>,
-    /// DestinationRules in force, by their Service.
-    governing: Table<ServiceName, BTreeSet<Age>>,
+    /// VirtualServices in force, by the host they steer.
+    steering: Table<Host, BTreeSet<Age>>,
+    /// DestinationRules in force, by their host.
+    governing: Table<Host, BTreeSet<Age>>,
     /// VirtualServices whose newest version names a Service, as host or target.
     naming: Table<ServiceName, BTreeSet<ObjectName>>,
 }
@@ -302,40 +306,6 @@ impl World {
             labels: known.map(|pod| pod.labels.clone()).unwrap_or_default(),
             zone: self.zone_of(&name).to_owned(),
         }
-    }
-
-    /// The VirtualService that steers a Service: the oldest in force.
-    pub(crate) fn steering(&self, service: &ServiceName) -> Option<(SourceObject, &Rules)> {
-        let age = self.index.steering.linked(service).next()?;
-        let held = self.virtual_services.get(&age.namespace, &age.name)?;
-        let (generation, rules) = held.in_force()?;
-        Some((object_ref(Kind::VirtualService, age, generation), rules))
-    }
-
-    /// The DestinationRules in force for a Service, from every namespace, the oldest first.
-    pub(crate) fn governing(&self, service: &ServiceName) -> impl Iterator<Item = (SourceObject, &Policy)> {
-        self.index.governing.linked(service).filter_map(|age| {
-            let held = self.destination_rules.get(&age.namespace, &age.name)?;
-            let (generation, policy) = held.in_force()?;
-            Some((object_ref(Kind::DestinationRule, age, generation), policy))
-        })
-    }
-
-    /// The DestinationRules in force for a Service as clients of `namespace` have them: those of the first namespace that
-    /// has one, out of the client's, the Service's and the root.
-    pub(crate) fn governing_from(
-        &self,
-        namespace: &str,
-        service: &ServiceName,
-    ) -> Vec<(SourceObject, &Policy)> {
-        let mut all: Vec<_> = self.governing(service).collect();
-        let rank = |of: &str| {
-            let order = [namespace, &service.namespace, names::ROOT_NAMESPACE];
-            order.iter().position(|n| *n == of)
-        };
-        let first = all.iter().filter_map(|(object, _)| rank(&object.namespace)).min();
-        all.retain(|(object, _)| first.is_some() && rank(&object.namespace) == first);
-        all
     }
 
     /// The PeerAuthentication objects in force that can decide for pods of a namespace: its own and the root's.

@@ -62,7 +62,7 @@ pub struct DestinationRuleSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub subsets: Vec<Subset>,
-    /// Namespaces that see this object: `*` (the default), `.`, or names.
+    /// Namespaces whose clients this object is for: `*` (the default), `.` for its own, `~` for none, or names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub export_to: Vec<String>,

@@ -79,7 +79,7 @@ pub struct VirtualServiceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub tcp: Vec<TcpRoute>,
-    /// Namespaces that see this object: `*` (the default), `.`, or names.
+    /// Namespaces whose clients this object is for: `*` (the default), `.` for its own, `~` for none, or names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub export_to: Vec<String>,

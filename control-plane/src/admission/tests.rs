@@ -194,7 +194,7 @@ async fn an_object_is_judged_by_the_newest_world() {
     assert_eq!(review["response"], json!({"uid": "u-2", "allowed": true}));
 
     let mut wrong = request;
-    wrong["object"]["spec"]["hosts"] = json!(["*"]);
+    wrong["object"]["spec"]["hosts"] = json!(["a*"]);
     let (_, review) = ask(&running.router, "/validate", wrong).await;
     assert_eq!(review["response"]["allowed"], false);
     let message = review["response"]["status"]["message"].as_str().unwrap();

@@ -3,13 +3,15 @@
 //! there, in the same words. What is legal and odd gets a warning; so does what names something that is not there, because
 //! objects may be applied in any order.
 
+use std::collections::BTreeSet;
+
 use crds::parse::served;
 use crds::{Kind, Object, ObjectKey};
 use serde_json::Value;
 
 use super::review::{Answer, GroupKind, Operation, Request};
 use crate::source::Change;
-use crate::state::{ObjectState, ServiceName, Verdict, World};
+use crate::state::{Host, ObjectState, Verdict, World};
 
 /// Findings of one refusal; those beyond them are counted.
 const MAX_FINDINGS: usize = 10;
@@ -120,10 +122,12 @@ fn losers(before: &World, after: &World, object: Option<&Object>) -> Vec<String>
         return Vec::new();
     };
     let namespace = rule.metadata.namespace.as_deref().unwrap_or_default();
-    let Some(service) = ServiceName::resolve(&rule.spec.host, namespace) else {
-        return Vec::new();
-    };
-    let found = after.naming(&service).filter_map(|name| {
+    let services = after.meant(&Host::resolve(&rule.spec.host, namespace));
+    let objects: BTreeSet<_> = services
+        .iter()
+        .flat_map(|service| after.naming(service))
+        .collect();
+    let found = objects.into_iter().filter_map(|name| {
         let state = |world: &World| world.object(Kind::VirtualService, &name.namespace, &name.name);
         let (was, is) = (state(before)?, state(after)?);
         let finding = is.findings.iter().find(|finding| finding.severity.refuses())?;

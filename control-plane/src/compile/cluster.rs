@@ -22,11 +22,9 @@ pub(super) fn cluster(world: &World, proxy: &Proxy, name: &str, from: &mut From)
         return Err(format!("{port} is not a port of {host}: it has {ports}"));
     }
     let mut cluster = Cluster::of(service_port(&host, port));
-    // Only policies from elsewhere are for some clients and not for others.
-    from.aspects.namespace = world
-        .governing(&host)
-        .any(|(object, _)| object.namespace != host.namespace);
-    let policies = world.governing_from(&proxy.namespace, &host);
+    let deciding = world.governing_from(proxy, &host);
+    from.looked_at(proxy, &deciding);
+    let policies = deciding.objects;
     // Objects of one namespace for one host are one: the first policy, and of each name the first subset.
     let top = policies
         .iter()

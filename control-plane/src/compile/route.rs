@@ -1,8 +1,8 @@
 //! How one proxy routes traffic to one port of a Service: the VirtualService that steers it, seen from this client and
 //! this port, or the default to all endpoints.
 //!
-//! A VirtualService with rules for requests decides about all requests: none that matches means 404, also when no rule
-//! is for this client or port. A connection that none of its rules takes goes where it would have gone without them, as
+//! Several VirtualServices for one host are one after the other, the oldest first. With rules for requests they decide about
+//! all requests: none that matches means 404, also when no rule is for this client or port. A connection that none of its rules takes goes where it would have gone without them, as
 //! in Istio: rules for one port leave the others of a Service open.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::state::SourceObject;
 use crate::state::rules::{
     ActionTemplate, ForwardTemplate, HttpTemplate, MirrorTemplate, Rules, Share, Target, TcpTemplate,
 };
-use crate::state::{Dependency, ObjectName, Proxy, ServiceName, World};
+use crate::state::{Dependency, Proxy, ServiceName, World};
 
 pub(super) fn route(world: &World, proxy: &Proxy, name: &str, from: &mut From) -> Outcome {
     let (host, number) = read_service_port(name)?;
@@ -37,25 +37,27 @@ pub(super) fn route(world: &World, proxy: &Proxy, name: &str, from: &mut From) -
         http: vec![default_http(&host, number)],
         tcp: vec![default_tcp(&host, number)],
     };
-    if let Some((object, rules)) = world.steering(&host) {
-        from.aspects.namespace = rules.looks_at_namespaces();
-        if rules.looks_at_labels() {
-            from.aspects.labels = true;
-            from.depend(Dependency::pod(&ObjectName::new(&proxy.namespace, &proxy.pod)));
-        }
+    let deciding = world.steering(&host, &proxy.namespace);
+    from.looked_at(proxy, &deciding);
+    // One after the other, so that the rules of an older object go first.
+    let mut http = Vec::new();
+    let mut tcp = Vec::new();
+    for (object, rules) in &deciding.objects {
         let view = View {
             ports: ports(world, rules, number, from),
-            object: &object,
+            object,
             proxy,
             port: number,
         };
-        if !rules.http.is_empty() {
-            route.http = rules.http.iter().filter_map(|rule| view.http(rule)).collect();
-        }
-        let own = rules.tcp.iter().filter_map(|rule| view.tcp(rule));
-        route.tcp = own.chain(route.tcp).collect();
-        from.source(object);
+        http.extend(rules.http.iter().filter_map(|rule| view.http(rule)));
+        tcp.extend(rules.tcp.iter().filter_map(|rule| view.tcp(rule)));
+        from.source(object.clone());
     }
+    if deciding.objects.iter().any(|(_, rules)| !rules.http.is_empty()) {
+        route.http = http;
+    }
+    tcp.append(&mut route.tcp);
+    route.tcp = tcp;
     Ok(Body::Route(Box::new(route)))
 }
 

@@ -5,6 +5,7 @@ mod inbound;
 mod invariant;
 mod route;
 mod universe;
+mod visibility;
 
 use api::{Body, Kind, ResourceName};
 

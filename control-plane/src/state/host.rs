@@ -1,9 +1,12 @@
 //! Names of objects and Services, and the hosts that users write for them. Used wherever an object names a Service.
 //!
 //! A short name is one of the namespace it is written in, `a.b` is Service `a` of namespace `b`, and a full name is
-//! itself. What is none of these, such as `api.example.com`, is a host outside the mesh. Wildcards are refused before.
+//! itself. What is none of these, such as `api.example.com`, is a host outside the mesh. `*.shop.svc.cluster.local` and `*`
+//! are wildcards: they are written in full, and mean what is below them, wherever they are written.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::iter;
 
 use api::names::SERVICE_SUFFIX;
 
@@ -49,6 +52,104 @@ impl ServiceName {
                 Some(Self::new(other, name))
             }
             _ => None,
+        }
+    }
+}
+
+/// A host that an object is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Host {
+    /// One Service.
+    Service(ServiceName),
+    /// Every name that ends so, as `.shop.svc.cluster.local`; empty for all names.
+    Below(String),
+    /// A name outside the cluster.
+    Outside(String),
+}
+
+impl Host {
+    /// What `host` means when it is written in `namespace`.
+    pub(crate) fn resolve(host: &str, namespace: &str) -> Self {
+        if let Some(suffix) = host.strip_prefix('*') {
+            return Self::Below(suffix.to_ascii_lowercase());
+        }
+        match ServiceName::resolve(host, namespace) {
+            Some(service) => Self::Service(service),
+            None => Self::Outside(host.to_ascii_lowercase()),
+        }
+    }
+
+    /// The hosts that a Service is meant by, the most specific first.
+    pub(crate) fn of(service: &ServiceName) -> impl Iterator<Item = Self> {
+        let full = service.to_string();
+        let dots: Vec<usize> = full.match_indices('.').map(|(at, _)| at).collect();
+        let below = dots.into_iter().map(move |at| Self::Below(full[at..].to_owned()));
+        iter::once(Self::Service(service.clone()))
+            .chain(below)
+            .chain(iter::once(Self::Below(String::new())))
+    }
+
+    /// Whether this Service is meant.
+    pub(crate) fn covers(&self, service: &ServiceName) -> bool {
+        match self {
+            Self::Service(name) => name == service,
+            Self::Below(suffix) => service.to_string().ends_with(suffix),
+            Self::Outside(_) => false,
+        }
+    }
+
+    /// The one Service that is meant.
+    pub(crate) fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Service(name) => Some(name),
+            Self::Below(_) | Self::Outside(_) => None,
+        }
+    }
+}
+
+/// The namespaces whose clients an object is for (`exportTo`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Export {
+    All,
+    To(BTreeSet<String>),
+}
+
+impl Export {
+    /// `exportTo` of an object in `namespace`: none is all, `.` is its own, `~` is nobody.
+    pub(crate) fn new(export_to: &[String], namespace: &str) -> Self {
+        if export_to.is_empty() || export_to.iter().any(|to| to == "*") {
+            return Self::All;
+        }
+        let named = export_to.iter().filter(|to| *to != "~");
+        let own = |to: &String| {
+            if to == "." {
+                namespace.to_owned()
+            } else {
+                to.clone()
+            }
+        };
+        Self::To(named.map(own).collect())
+    }
+
+    /// Whether there are clients that do not see the object.
+    pub(crate) fn is_limited(&self) -> bool {
+        matches!(self, Self::To(_))
+    }
+
+    /// Whether some client sees both this object and another.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, Self::All) => true,
+            (Self::All, Self::To(some)) | (Self::To(some), Self::All) => !some.is_empty(),
+            (Self::To(some), Self::To(others)) => !some.is_disjoint(others),
+        }
+    }
+
+    /// Whether clients of `namespace` see the object.
+    pub(crate) fn sees(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::To(namespaces) => namespaces.contains(namespace),
         }
     }
 }
@@ -108,6 +209,55 @@ mod tests {
             ("a..svc", None),
         ] {
             assert_eq!(ServiceName::resolve(host, "shop"), expected, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn wildcards_mean_what_is_below_them_and_the_longest_is_the_most_specific() {
+        let reviews = ServiceName::new("shop", "reviews");
+        let hosts: Vec<_> = Host::of(&reviews).collect();
+        let below = |suffix: &str| Host::Below(suffix.to_owned());
+        let expected = [
+            Host::Service(reviews.clone()),
+            below(".shop.svc.cluster.local"),
+            below(".svc.cluster.local"),
+            below(".cluster.local"),
+            below(".local"),
+            below(""),
+        ];
+        assert_eq!(hosts, expected);
+        assert!(hosts.iter().all(|host| host.covers(&reviews)));
+        for (written, covers) in [
+            ("*.shop.svc.cluster.local", true),
+            ("*", true),
+            ("*.other.svc.cluster.local", false),
+            ("*.example.com", false),
+            ("reviews", true),
+            ("reviews.other", false),
+            ("api.example.com", false),
+        ] {
+            assert_eq!(
+                Host::resolve(written, "shop").covers(&reviews),
+                covers,
+                "{written}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_object_is_seen_where_it_is_exported_to() {
+        for (export_to, own, other, third) in [
+            (&[][..], true, true, true),
+            (&["*"], true, true, true),
+            (&["."], true, false, false),
+            (&["other"], false, true, false),
+            (&[".", "other"], true, true, false),
+            (&["~"], false, false, false),
+        ] {
+            let export_to: Vec<String> = export_to.iter().map(|to: &&str| (*to).to_owned()).collect();
+            let export = Export::new(&export_to, "shop");
+            let seen = ["shop", "other", "third"].map(|namespace| export.sees(namespace));
+            assert_eq!(seen, [own, other, third], "{export_to:?}");
         }
     }
 

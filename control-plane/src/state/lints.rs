@@ -20,7 +20,7 @@ type Labels = BTreeMap<String, String>;
 
 /// Subsets of a DestinationRule that select nothing now, or never can. A Service without endpoints is nothing odd.
 pub(super) fn subsets(world: &World, policy: &Policy) -> Vec<String> {
-    let Some(service) = policy.service.as_ref().and_then(|name| world.service(name)) else {
+    let Some(service) = policy.target.service().and_then(|name| world.service(name)) else {
         return Vec::new();
     };
     let pods: Vec<&Pod> = endpoints(world, &service.name).collect();
@@ -56,8 +56,8 @@ pub(super) fn protocols(world: &World, rules: &Rules) -> Vec<String> {
         false => ("carries anything but HTTP", "spec.tls and spec.tcp"),
     };
     let hosts = rules.hosts.iter().enumerate();
-    let found = hosts.filter_map(|(i, (host, service))| {
-        let service = world.service(service.as_ref()?)?;
+    let found = hosts.filter_map(|(i, (host, target))| {
+        let service = world.service(target.service()?)?;
         let unseen = |port: &super::ServicePort| {
             let declared = declared(&port.name, port.app_protocol.as_deref());
             match declared {

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::age::Age;
 use super::held::Held;
-use super::host::ServiceName;
+use super::host::Host;
 use super::references::external;
-use super::{World, lints, object_ref};
+use super::{World, conflicts, lints, object_ref};
 use crate::state::SourceObject;
 
 /// Whether the newest version of an object is in force, and if not, why in one word.
@@ -98,21 +98,14 @@ impl World {
 
     fn virtual_service_state(&self, held: &Held<crds::VirtualService, super::Rules>) -> ObjectState {
         let mut state = start(Kind::VirtualService, held);
-        let in_force = held.in_force().map(|(_, rules)| rules);
-        for (host, service) in in_force.iter().flat_map(|rules| &rules.hosts) {
-            let Some(service) = service else { continue };
-            let winner = self.index.steering.linked(service).next();
-            if let Some(winner) = winner.filter(|winner| **winner != held.age) {
-                state.conflicts.push(format!(
-                    "host `{host}`: VirtualService {}/{} is older and has it; the rules here have no effect on it",
-                    winner.namespace, winner.name
-                ));
-            }
+        if let Some((generation, rules)) = held.in_force() {
+            let object = object_ref(Kind::VirtualService, &held.age, generation);
+            state.conflicts = conflicts::of_rules(self, &object, rules);
         }
-        for (i, (host, service)) in held.ready.iter().flat_map(|rules| &rules.hosts).enumerate() {
+        for (i, (host, target)) in held.ready.iter().flat_map(|rules| &rules.hosts).enumerate() {
             let field = format!("spec.hosts[{i}]");
-            let odd = self.no_effect(&field, host, service.as_ref());
-            let odd = odd.or_else(|| lints::chosen_before(self, &field, host, service.as_ref()?));
+            let odd = self.no_effect(&field, host, target);
+            let odd = odd.or_else(|| lints::chosen_before(self, &field, host, target.service()?));
             state.warnings.extend(odd);
         }
         if let Some(rules) = &held.ready {
@@ -126,40 +119,12 @@ impl World {
         if let Some(policy) = &held.ready {
             state
                 .warnings
-                .extend(self.no_effect("spec.host", &policy.host, policy.service.as_ref()));
+                .extend(self.no_effect("spec.host", &policy.host, &policy.target));
             state.warnings.extend(lints::subsets(self, policy));
         }
-        let Some((service, policy)) = held.in_force().and_then(|(_, p)| Some((p.service.as_ref()?, p)))
-        else {
-            return state;
-        };
-        // Objects of one namespace for one host are one: the older has what both define.
-        let older = self
-            .index
-            .governing
-            .linked(service)
-            .take_while(|age| **age != held.age);
-        let older = older.filter(|age| age.namespace == held.age.namespace);
-        for (age, other) in older.filter_map(|age| {
-            let other = self.destination_rules.get(&age.namespace, &age.name)?;
-            Some((age, other.in_force()?.1))
-        }) {
-            let who = format!(
-                "DestinationRule {}/{} is older and has it",
-                age.namespace, age.name
-            );
-            if policy.top.is_some() && other.top.is_some() {
-                state
-                    .conflicts
-                    .push(format!("trafficPolicy for `{}`: {who}", policy.host));
-            }
-            for subset in &policy.subsets {
-                if other.subsets.iter().any(|s| s.name == subset.name) {
-                    state
-                        .conflicts
-                        .push(format!("subset `{}` of `{}`: {who}", subset.name, policy.host));
-                }
-            }
+        if let Some((generation, policy)) = held.in_force() {
+            let object = object_ref(Kind::DestinationRule, &held.age, generation);
+            state.conflicts = conflicts::of_policy(self, &object, policy);
         }
         state
     }
@@ -195,20 +160,27 @@ impl World {
     }
 
     /// Why an object for this host has no effect.
-    fn no_effect(&self, field: &str, host: &str, service: Option<&ServiceName>) -> Option<String> {
-        match service {
-            None => Some(format!(
+    fn no_effect(&self, field: &str, host: &str, target: &Host) -> Option<String> {
+        match target {
+            Host::Outside(_) => Some(format!(
                 "{field}: `{host}` is not a Service of this cluster, so nothing is steered by it"
             )),
-            Some(name) if self.external_name(name).is_some() => {
+            Host::Below(_) => {
+                let mut services = self.services.values().map(|service| &service.name);
+                let none = !services.any(|name| target.covers(name));
+                none.then(|| {
+                    format!("{field}: there is no Service below `{host}` (yet), so it has no effect")
+                })
+            }
+            Host::Service(name) if self.external_name(name).is_some() => {
                 let dns = self.external_name(name).unwrap_or_default();
                 Some(format!("{field}: {}", external(name, dns)))
             }
-            Some(name) if self.service(name).is_none() => Some(format!(
+            Host::Service(name) if self.service(name).is_none() => Some(format!(
                 "{field}: there is no Service `{}` in namespace `{}` (yet), so it has no effect there",
                 name.name, name.namespace
             )),
-            Some(_) => None,
+            Host::Service(_) => None,
         }
     }
 }

@@ -11,7 +11,7 @@ use api::{Cluster, Invalid};
 use crds::DestinationRuleSpec;
 use crds::destination_rule as crd;
 
-use super::host::ServiceName;
+use super::host::{Export, Host};
 use super::rules::refuse;
 
 pub(crate) use blocks::Blocks;
@@ -21,8 +21,12 @@ pub(crate) use blocks::Blocks;
 pub(crate) struct Policy {
     /// The host as written.
     pub(crate) host: String,
-    /// The Service it is for; `None` for a host outside the mesh.
-    pub(crate) service: Option<ServiceName>,
+    /// The host it is for.
+    pub(crate) target: Host,
+    /// The clients it is for, by namespace.
+    pub(crate) export: Export,
+    /// The clients of its own namespace it is for, by the labels of their pods; `None` for all clients.
+    pub(crate) selector: Option<BTreeMap<String, String>>,
     /// For every endpoint; `None` when it has no `trafficPolicy`.
     pub(crate) top: Option<Levels>,
     pub(crate) subsets: Vec<Subset>,
@@ -65,11 +69,6 @@ impl Policy {
             workload_selector,
         } = spec;
         let mut problems = Vec::new();
-        let given = [
-            ("spec.exportTo", !export_to.is_empty() && export_to != &["*"]),
-            ("spec.workloadSelector", workload_selector.is_some()),
-        ];
-        problems.extend(refuse(&given).err());
         let top = traffic_policy
             .as_ref()
             .map(|policy| levels(policy, "spec.trafficPolicy", &mut problems));
@@ -95,7 +94,11 @@ impl Policy {
         }
         Ok(Self {
             host: host.clone(),
-            service: ServiceName::resolve(host, namespace),
+            target: Host::resolve(host, namespace),
+            export: Export::new(export_to, namespace),
+            selector: workload_selector
+                .as_ref()
+                .map(|selector| selector.match_labels.clone()),
             top,
             subsets,
         })

@@ -21,7 +21,7 @@ pub(super) fn unresolved(world: &World, rules: &Rules) -> Vec<Finding> {
     let mut findings: Vec<_> = rules
         .references
         .iter()
-        .filter_map(|reference| problem(world, reference, &dialled))
+        .filter_map(|reference| problem(world, reference, &dialled, rules.has_wildcard()))
         .take(MAX_FINDINGS + 1)
         .collect();
     if findings.len() > MAX_FINDINGS {
@@ -43,7 +43,7 @@ pub(super) fn external(name: &ServiceName, dns: &str) -> String {
     )
 }
 
-fn problem(world: &World, reference: &Reference, dialled: &BTreeSet<u16>) -> Option<Finding> {
+fn problem(world: &World, reference: &Reference, dialled: &BTreeSet<u16>, wildcard: bool) -> Option<Finding> {
     let Reference { field, target } = reference;
     let Target {
         service: name,
@@ -66,7 +66,11 @@ fn problem(world: &World, reference: &Reference, dialled: &BTreeSet<u16>) -> Opt
             let message = format!("{port} is not a port of {name}: it has {ports}");
             return Some(error(&format!("{field}.port.number"), message));
         }
-        None if service.ports.len() != 1 && !dialled.iter().any(|port| service.port(*port).is_some()) => {
+        // Which ports the Services below a wildcard have is known when they are dialled.
+        None if !wildcard
+            && service.ports.len() != 1
+            && !dialled.iter().any(|port| service.port(*port).is_some()) =>
+        {
             let message = format!(
                 "is needed: {name} has the ports {ports}, and none of them is a port of this object's hosts"
             );

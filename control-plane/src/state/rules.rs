@@ -19,17 +19,21 @@ use api::{
 use crds::VirtualServiceSpec;
 
 use super::Proxy;
-use super::host::ServiceName;
+use super::host::{Export, Host, ServiceName};
 
 /// The rules of one VirtualService.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rules {
-    /// The hosts it steers: as written, and the Service each is; `None` for a host outside the mesh.
-    pub(crate) hosts: Vec<(String, Option<ServiceName>)>,
+    /// The hosts it steers: as written, and what each is.
+    pub(crate) hosts: Vec<(String, Host)>,
+    /// The clients it is for.
+    pub(crate) export: Export,
     /// For requests, in order.
     pub(crate) http: Vec<HttpTemplate>,
-    /// For connections, in order: those by server name, then the others.
+    /// For connections, in order: those of `tls`, then those of `tcp`.
     pub(crate) tcp: Vec<TcpTemplate>,
+    /// How many of them are of `tls`.
+    pub(crate) tls: usize,
     /// Every target that a rule names, each once, with the field that names it first.
     pub(crate) references: Vec<Reference>,
 }
@@ -156,11 +160,7 @@ impl Rules {
             tcp,
             export_to,
         } = spec;
-        refuse(&[
-            ("spec.gateways", only_gateways(gateways)),
-            ("spec.exportTo", !export_to.is_empty() && export_to != &["*"]),
-        ])
-        .map_err(|e| vec![e])?;
+        refuse(&[("spec.gateways", only_gateways(gateways))]).map_err(|e| vec![e])?;
         let mut problems = Vec::new();
         let mut references = References::default();
         let mut keep = |field: &str, i: usize, error: Invalid| {
@@ -201,10 +201,12 @@ impl Rules {
         Ok(Self {
             hosts: hosts
                 .iter()
-                .map(|h| (h.clone(), ServiceName::resolve(h, namespace)))
+                .map(|h| (h.clone(), Host::resolve(h, namespace)))
                 .collect(),
+            export: Export::new(export_to, namespace),
             http: requests,
             tcp: connections,
+            tls: tls.len(),
             references: references.list,
         })
     }
@@ -215,9 +217,14 @@ impl Rules {
         self.steered().chain(targets)
     }
 
-    /// The Services whose traffic it steers; one may come twice.
+    /// The Services that it names as its hosts; one may come twice.
     pub(crate) fn steered(&self) -> impl Iterator<Item = &ServiceName> {
-        self.hosts.iter().filter_map(|(_, service)| service.as_ref())
+        self.hosts.iter().filter_map(|(_, host)| host.service())
+    }
+
+    /// Whether it steers Services that it does not name.
+    pub(crate) fn has_wildcard(&self) -> bool {
+        self.hosts.iter().any(|(_, host)| matches!(host, Host::Below(_)))
     }
 
     /// Whether a rule looks at the client's labels.

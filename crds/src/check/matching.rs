@@ -73,12 +73,21 @@ fn block(report: &mut Report, at: At<'_>, block: &HttpMatch) {
         ignore_uri_case,
         stat_prefix,
     } = block;
-    report.unsupported_if(
-        name.is_some(),
-        at.field("name"),
-        "remove it; the rule itself may have a name",
-    );
-    report.unsupported_if(stat_prefix.is_some(), at.field("statPrefix"), "remove it");
+    if name
+        .as_ref()
+        .is_some_and(|name| name.chars().any(char::is_control))
+    {
+        report.error(
+            at.field("name"),
+            "has control characters; a name is one line of text",
+        );
+    }
+    if stat_prefix.is_some() {
+        report.refused(
+            at.field("statPrefix"),
+            "requests are counted by cluster, and the access log tells the rule of each; give the rule a name, and remove it",
+        );
+    }
     path(report, at, uri.as_ref(), *ignore_uri_case);
     for (field, text) in [("scheme", scheme), ("authority", authority)] {
         if let Some(text) = text {

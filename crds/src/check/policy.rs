@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Report, balancer, pool,
-    shape::{at_least_a_millisecond, export_to, host, label, labels, not_zero, percent, port},
+    shape::{at_least_a_millisecond, export_to, host_or_wildcard, label, labels, not_zero, percent, port},
 };
 use crate::{
     destination_rule::{
@@ -12,6 +12,7 @@ use crate::{
         OutlierDetection, PortTrafficPolicy, RetryBudget, Subset, TrafficPolicy, tls::TlsMode,
     },
     path::At,
+    selector::WorkloadSelector,
 };
 
 pub(super) fn spec(report: &mut Report, at: At<'_>, spec: &DestinationRuleSpec) {
@@ -22,17 +23,16 @@ pub(super) fn spec(report: &mut Report, at: At<'_>, spec: &DestinationRuleSpec) 
         export_to: exports,
         workload_selector,
     } = spec;
-    host(report, at.field("host"), name);
+    host_or_wildcard(report, at.field("host"), name);
     if let Some(policy) = traffic_policy {
         self::policy(report, at.field("trafficPolicy"), policy);
     }
     self::subsets(report, at.field("subsets"), subsets);
     export_to(report, at.field("exportTo"), exports);
-    report.unsupported_if(
-        workload_selector.is_some(),
-        at.field("workloadSelector"),
-        "a rule is for all clients; remove it",
-    );
+    if let Some(WorkloadSelector { match_labels }) = workload_selector {
+        let selector = at.field("workloadSelector");
+        labels(report, selector.field("matchLabels"), match_labels);
+    }
 }
 
 fn subsets(report: &mut Report, at: At<'_>, subsets: &[Subset]) {

@@ -2,7 +2,7 @@
 
 use super::{
     Report, cors, fault, l4, matching, mirror, outcome,
-    shape::{at_least_a_millisecond, export_to, gateways, host, weights, zero_or_a_millisecond},
+    shape::{at_least_a_millisecond, export_to, gateways, host_or_wildcard, weights, zero_or_a_millisecond},
 };
 use crate::{
     duration::Duration,
@@ -55,7 +55,7 @@ fn hosts(report: &mut Report, at: At<'_>, hosts: &[String]) {
         report.error(at, "is required; name the hosts whose traffic is meant");
     }
     for (n, name) in hosts.iter().enumerate() {
-        host(report, at.index(n), name);
+        host_or_wildcard(report, at.index(n), name);
         if hosts[..n].contains(name) {
             report.error(at.index(n), "is named twice; remove one");
         }

@@ -8,11 +8,31 @@ use crate::{duration::Duration, path::At, virtual_service::MAX_DESTINATIONS};
 /// A service: a short name, or a full one.
 pub(super) fn host(report: &mut Report, at: At<'_>, host: &str) {
     if host.contains('*') {
-        report.unsupported(at, "wildcards cannot be used; name each host");
+        report.error(
+            at,
+            "is a wildcard, which can only be a host that rules or policies are for; name one service",
+        );
     } else if host.parse::<IpAddr>().is_ok() {
         report.error(at, "is an address; use the name of a service");
     } else if let Some(problem) = dns_problem(host) {
         report.error(at, problem);
+    }
+}
+
+/// A service, or every one below a name: `*.shop.svc.cluster.local`, `*`.
+pub(super) fn host_or_wildcard(report: &mut Report, at: At<'_>, name: &str) {
+    match name.strip_prefix("*.") {
+        _ if name == "*" => {}
+        Some(below) if !below.contains('*') => {
+            if let Some(problem) = dns_problem(below) {
+                report.error(at, format!("behind the `*.`, it {problem}"));
+            }
+        }
+        _ if name.contains('*') => report.error(
+            at,
+            "has a `*` that is not a whole part; write `*.` before the names that are meant, or `*` for all",
+        ),
+        _ => host(report, at, name),
     }
 }
 
@@ -167,14 +187,27 @@ pub(super) fn weights(report: &mut Report, at: At<'_>, weights: &[Option<i32>]) 
 /// A sum of weights by which they are probably meant as percent.
 const LOOKS_LIKE_PERCENT: std::ops::RangeInclusive<i64> = 90..=110;
 
-/// `exportTo`, of which only the default works yet.
+/// Namespaces whose clients an object is for.
 pub(super) fn export_to(report: &mut Report, at: At<'_>, export_to: &[String]) {
-    let default = export_to.is_empty() || export_to == ["*"];
-    report.unsupported_if(
-        !default,
-        at,
-        "objects are visible everywhere; remove it, or write [\"*\"]",
-    );
+    for (n, to) in export_to.iter().enumerate() {
+        match to.as_str() {
+            "*" | "~" if export_to.len() > 1 => {
+                let meaning = if to == "*" {
+                    "every namespace"
+                } else {
+                    "no namespace"
+                };
+                let message =
+                    format!("means {meaning}, so nothing can stand beside it; keep one of the entries");
+                report.error(at.index(n), message);
+            }
+            "*" | "~" | "." => {}
+            namespace => label(report, at.index(n), namespace),
+        }
+        if export_to[..n].contains(to) {
+            report.error(at.index(n), "is named twice; remove one");
+        }
+    }
 }
 
 /// `gateways`, of which only the default works yet.

@@ -11,7 +11,9 @@ use crate::examples::findings;
 
 const VIRTUAL_SERVICE: &str = "
 spec.hosts[]
+spec.exportTo[]
 spec.http[].name
+spec.http[].match[].name
 spec.http[].match[].uri.exact
 spec.http[].match[].uri.prefix
 spec.http[].match[].uri.regex
@@ -121,6 +123,8 @@ spec.tcp[].route[].weight
 /// Of `DestinationRule`, beside what a policy has.
 const DESTINATION_RULE: &str = "
 spec.host
+spec.exportTo[]
+spec.workloadSelector.matchLabels{}
 spec.subsets[].name
 spec.subsets[].labels{}
 ";

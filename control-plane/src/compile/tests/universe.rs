@@ -19,7 +19,10 @@ pub(super) fn versions() -> Vec<Vec<String>> {
     all.push(slices("s2", "b"));
     all.push(virtual_services("v1", "[a]"));
     all.push(virtual_services("v2", "[b, a]"));
+    all.push(virtual_services("v3", "['*.shop.svc.cluster.local', c.other]"));
     all.push(destination_rules("shop", "d1", "a"));
+    all.push(destination_rules("shop", "d5", "'*.shop.svc.cluster.local'"));
+    all.push(destination_rules("other", "d6", "'*'"));
     all.push(destination_rules("shop", "d2", "a.shop"));
     all.push(destination_rules("other", "d3", "a.shop"));
     all.push(destination_rules(
@@ -124,6 +127,10 @@ fn virtual_services(name: &str, hosts: &str) -> Vec<String> {
         .into();
     let tcp = format!("  hosts: {hosts}\n  tcp: [{{route: [{{destination: {{host: b}}}}]}}]");
     versions.insert(0, object("VirtualService", "shop", name, &tcp));
+    for to in ["[other]", "[.]", "['~']"] {
+        let exported = format!("{}\n  exportTo: {to}", spec(http[1]));
+        versions.insert(0, object("VirtualService", "shop", name, &exported));
+    }
     versions
 }
 
@@ -132,7 +139,10 @@ fn destination_rules(namespace: &str, name: &str, host: &str) -> Vec<String> {
         "subsets: [{name: v1, labels: {version: v1}}]",
         "subsets: [{name: v1, labels: {app: p}}, {name: v2}]",
         "trafficPolicy: {loadBalancer: {simple: RANDOM}, portLevelSettings: [{port: {number: 81}, tls: {mode: DISABLE}}]}",
-        "trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}",
+        "exportTo: [.]\n  subsets: [{name: v1, labels: {version: v2}}]",
+        "exportTo: [other]\n  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}",
+        "workloadSelector: {matchLabels: {app: q}}\n  subsets: [{name: v1}]",
+        "trafficPolicy: {tunnel: {targetHost: a, targetPort: 1}}",
     ];
     let version = |spec| {
         object(

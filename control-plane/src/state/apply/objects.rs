@@ -57,16 +57,20 @@ impl Revision {
     }
 
     fn link_in_force(&mut self, held: &Held<VirtualService, Rules>) {
-        for service in held.in_force().iter().flat_map(|(_, rules)| rules.steered()) {
-            self.world.index.steering.link(service, held.age.clone());
-            self.touched.insert(Dependency::service(service));
+        for (_, host) in held.in_force().iter().flat_map(|(_, rules)| &rules.hosts) {
+            self.world.index.steering.link(host, held.age.clone());
+            for service in self.world.meant(host) {
+                self.touched.insert(Dependency::service(&service));
+            }
         }
     }
 
     fn unlink_in_force(&mut self, held: &Held<VirtualService, Rules>) {
-        for service in held.in_force().iter().flat_map(|(_, rules)| rules.steered()) {
-            self.world.index.steering.unlink(service, &held.age);
-            self.touched.insert(Dependency::service(service));
+        for (_, host) in held.in_force().iter().flat_map(|(_, rules)| &rules.hosts) {
+            self.world.index.steering.unlink(host, &held.age);
+            for service in self.world.meant(host) {
+                self.touched.insert(Dependency::service(&service));
+            }
         }
     }
 
@@ -99,14 +103,14 @@ impl Revision {
     ) {
         let governed = |held: &Held<DestinationRule, Policy>| {
             let (_, policy) = held.in_force()?;
-            Some((policy.service.clone()?, held.age.clone()))
+            Some((policy.target.clone(), held.age.clone()))
         };
         let (old_link, new_link) = (before.and_then(governed), new.as_ref().and_then(governed));
-        if let Some((service, age)) = &old_link {
-            self.world.index.governing.unlink(service, age);
+        if let Some((host, age)) = &old_link {
+            self.world.index.governing.unlink(host, age);
         }
-        if let Some((service, age)) = &new_link {
-            self.world.index.governing.link(service, age.clone());
+        if let Some((host, age)) = &new_link {
+            self.world.index.governing.link(host, age.clone());
         }
         // A bad version leaves the one in force as it is, and so touches nothing.
         let in_force = |held: Option<&Held<DestinationRule, Policy>>| {
@@ -115,8 +119,10 @@ impl Revision {
         let changed = in_force(before) != in_force(new.as_ref());
         self.world.destination_rules.set(&at.namespace, &at.name, new);
         if changed {
-            for (service, _) in old_link.iter().chain(&new_link) {
-                self.touch_service(service);
+            for (host, _) in old_link.iter().chain(&new_link) {
+                for service in self.world.meant(host) {
+                    self.touch_service(&service);
+                }
             }
         }
     }

@@ -137,7 +137,7 @@ fn good(name: &str) -> String {
 }
 
 fn bad(name: &str) -> String {
-    virtual_service(name, "  hosts: ['*']\n  http: [{directResponse: {status: 200}}]")
+    virtual_service(name, "  hosts: ['a*']\n  http: [{directResponse: {status: 200}}]")
 }
 
 #[tokio::test(start_paused = true)]
