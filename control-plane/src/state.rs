@@ -170,6 +170,8 @@ struct Index {
     governing: Table<Host, BTreeSet<Age>>,
     /// VirtualServices whose newest version names a Service, as host or target.
     naming: Table<ServiceName, BTreeSet<ObjectName>>,
+    /// VirtualServices that delegate to another, in their newest version or the one in force, by that other.
+    delegating: Table<ObjectName, BTreeSet<ObjectName>>,
 }
 
 impl Default for World {

@@ -8,15 +8,20 @@
 use std::collections::BTreeMap;
 
 use api::{
-    Action, Body, Forward, HeaderChanges, HttpRule, Mirror, Retry, Route, Split, TcpRule, WeightedCluster,
+    Action, Body, DirectResponse, Forward, HeaderChanges, HttpRule, Mirror, Retry, Route, Split, TcpRule,
+    WeightedCluster,
 };
+
+use http::StatusCode;
 
 use super::declared::declared;
 use super::name::{read_service_port, service_port, subset};
 use super::{From, Outcome};
 use crate::state::SourceObject;
+use crate::state::rules::delegate;
 use crate::state::rules::{
-    ActionTemplate, ForwardTemplate, HttpTemplate, MirrorTemplate, Rules, Share, Target, TcpTemplate,
+    ActionTemplate, Delegation, ForwardTemplate, HttpTemplate, MirrorTemplate, Rules, Share, Target,
+    TcpTemplate,
 };
 use crate::state::{Dependency, Proxy, ServiceName, World};
 
@@ -49,7 +54,14 @@ pub(super) fn route(world: &World, proxy: &Proxy, name: &str, from: &mut From) -
             proxy,
             port: number,
         };
-        http.extend(rules.http.iter().filter_map(|rule| view.http(rule)));
+        for rule in &rules.http {
+            match &rule.action {
+                ActionTemplate::Delegate(to) => http.extend(delegated(world, &view, rule, to, from)),
+                ActionTemplate::Forward(_) | ActionTemplate::Redirect { .. } | ActionTemplate::Direct(_) => {
+                    http.extend(view.http(rule));
+                }
+            }
+        }
         tcp.extend(rules.tcp.iter().filter_map(|rule| view.tcp(rule)));
         from.source(object.clone());
     }
@@ -59,6 +71,41 @@ pub(super) fn route(world: &World, proxy: &Proxy, name: &str, from: &mut From) -
     tcp.append(&mut route.tcp);
     route.tcp = tcp;
     Ok(Body::Route(Box::new(route)))
+}
+
+/// The rules of the object that one rule delegates to.
+fn delegated(
+    world: &World,
+    root: &View<'_>,
+    rule: &HttpTemplate,
+    delegation: &Delegation,
+    from: &mut From,
+) -> Vec<HttpRule> {
+    let there = world
+        .in_force(&delegation.to)
+        .filter(|(_, rules)| rules.may_be_delegated_to(&root.object.namespace));
+    let Some((object, rules)) = there else {
+        // These requests are for that object to decide about. Without it, no other rule may take them.
+        let missing = format!(
+            "VirtualService {}, which decides about this, is not there\n",
+            delegation.to
+        );
+        let answer = DirectResponse {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            body: missing.into(),
+        };
+        return root.rule(rule, Action::Direct(answer)).into_iter().collect();
+    };
+    let mut ports = ports(world, rules, root.port, from);
+    ports.extend(&root.ports);
+    from.source(object.clone());
+    let view = View {
+        ports,
+        object: &object,
+        ..*root
+    };
+    let joined = |leaf| view.http(&delegate::join(rule, delegation, leaf).ok()?);
+    rules.http.iter().filter_map(joined).collect()
 }
 
 fn default_http(host: &ServiceName, port: u16) -> HttpRule {
@@ -127,6 +174,10 @@ struct View<'a> {
 impl View<'_> {
     /// The rule, unless each of its blocks is for other clients or ports.
     fn http(&self, rule: &HttpTemplate) -> Option<HttpRule> {
+        self.rule(rule, self.action(&rule.action)?)
+    }
+
+    fn rule(&self, rule: &HttpTemplate, action: Action) -> Option<HttpRule> {
         let here = rule
             .blocks
             .iter()
@@ -139,7 +190,7 @@ impl View<'_> {
             name: rule.name.clone(),
             source: Some(self.object.into()),
             matches,
-            action: self.action(&rule.action),
+            action,
             request_headers: rule.request_headers.clone(),
             response_headers: rule.response_headers.clone(),
             cors: rule.cors.clone(),
@@ -166,8 +217,9 @@ impl View<'_> {
         })
     }
 
-    fn action(&self, action: &ActionTemplate) -> Action {
-        match action {
+    /// `None` for a delegation, which is not one rule but those of another object.
+    fn action(&self, action: &ActionTemplate) -> Option<Action> {
+        Some(match action {
             ActionTemplate::Forward(forward) => {
                 let ForwardTemplate {
                     shares,
@@ -183,8 +235,8 @@ impl View<'_> {
                 };
                 Action::Forward(Box::new(Forward {
                     split: self.split(shares),
-                    timeout: *timeout,
-                    retry: retry.clone(),
+                    timeout: timeout.filter(|timeout| !timeout.is_zero()),
+                    retry: retry.clone().unwrap_or_default(),
                     rewrite: rewrite.clone(),
                     fault: fault.clone(),
                     mirrors: mirrors.iter().map(mirror).collect(),
@@ -201,7 +253,8 @@ impl View<'_> {
                 Action::Redirect(redirect)
             }
             ActionTemplate::Direct(direct) => Action::Direct(direct.clone()),
-        }
+            ActionTemplate::Delegate(_) => return None,
+        })
     }
 
     fn split(&self, shares: &[Share]) -> Split {

@@ -1,4 +1,5 @@
 mod cluster;
+mod delegation;
 mod destination;
 mod endpoints;
 mod inbound;

@@ -2,6 +2,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::host::ObjectName;
+
 /// Orders objects from old to young: by creation time, then by namespace and name. An object without a creation time,
 /// as in most files, is younger than any that has one; so among files the order is that of names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +17,11 @@ pub(crate) struct Age {
 }
 
 impl Age {
+    /// The object.
+    pub(crate) fn object(&self) -> ObjectName {
+        ObjectName::new(&self.namespace, &self.name)
+    }
+
     /// The age of the object with this metadata.
     pub(crate) fn of(metadata: &ObjectMeta) -> Self {
         let created = metadata

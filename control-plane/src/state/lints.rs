@@ -7,9 +7,9 @@ use api::Protocol;
 use crds::PeerAuthentication;
 use crds::peer_authentication::MtlsMode;
 
-use super::host::ServiceName;
+use super::host::{ObjectName, ServiceName};
 use super::policy::Policy;
-use super::rules::Rules;
+use super::rules::{Rules, delegate};
 use super::{Pod, Service, World};
 use crate::compile::declared;
 
@@ -75,6 +75,31 @@ pub(super) fn protocols(world: &World, rules: &Rules) -> Vec<String> {
         })
     });
     found.collect()
+}
+
+/// Rules that are delegated to and that no request can reach, and an object for delegation that nobody uses.
+pub(super) fn delegations(world: &World, object: &ObjectName, rules: &Rules) -> Vec<String> {
+    let mut found = Vec::new();
+    if rules.hosts.is_empty() && world.index.delegating.linked(object).next().is_none() {
+        found.push(
+            "spec.hosts: is empty, and no VirtualService delegates to this one (yet), so it has no effect"
+                .to_owned(),
+        );
+    }
+    for (i, delegation) in rules.delegations() {
+        let Some((to, theirs)) = world.in_force(&delegation.to) else {
+            continue;
+        };
+        for (j, leaf) in theirs.http.iter().enumerate() {
+            if let Err(field) = delegate::join(&rules.http[i], delegation, leaf) {
+                found.push(format!(
+                    "spec.http[{i}].delegate: no request reaches spec.http[{j}] of {to}, because its match cannot hold \
+                     together with the one here: see {field}"
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// A host of a VirtualService at whose addresses nothing is left to decide.

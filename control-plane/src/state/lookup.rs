@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use api::names;
 use crds::Kind;
 
-use super::host::{Host, ServiceName};
+use super::host::{Host, ObjectName, ServiceName};
 use super::policy::Policy;
 use super::rules::Rules;
 use super::{Proxy, SourceObject, World, object_ref};
@@ -33,8 +33,14 @@ impl World {
         for host in Host::of(service) {
             let mut seen = self.steering_host(&host);
             for (_, rules) in &seen {
-                deciding.by_namespace |= rules.export.is_limited() || rules.looks_at_namespaces();
-                deciding.by_labels |= rules.looks_at_labels();
+                deciding.by_namespace |= rules.export.is_limited();
+                let delegates = rules
+                    .delegations()
+                    .filter_map(|(_, d)| Some(self.in_force(&d.to)?.1));
+                for rules in delegates.chain([*rules]) {
+                    deciding.by_namespace |= rules.looks_at_namespaces();
+                    deciding.by_labels |= rules.looks_at_labels();
+                }
             }
             if deciding.objects.is_empty() {
                 seen.retain(|(_, rules)| rules.export.sees(namespace));
@@ -55,6 +61,13 @@ impl World {
             }
             Host::Outside(_) => Vec::new(),
         }
+    }
+
+    /// A VirtualService in force.
+    pub(crate) fn in_force(&self, name: &ObjectName) -> Option<(SourceObject, &Rules)> {
+        let held = self.virtual_services.get(&name.namespace, &name.name)?;
+        let (generation, rules) = held.in_force()?;
+        Some((object_ref(Kind::VirtualService, &held.age, generation), rules))
     }
 
     /// The VirtualServices in force for one host, the oldest first.

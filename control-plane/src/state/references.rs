@@ -7,10 +7,10 @@ use crds::check::{Finding, MAX_FINDINGS, Severity};
 
 use super::World;
 use super::host::ServiceName;
-use super::rules::{Reference, Rules, Target};
+use super::rules::{Delegation, Reference, Rules, Target};
 
 /// What is named and is not there, field by field.
-pub(super) fn unresolved(world: &World, rules: &Rules) -> Vec<Finding> {
+pub(super) fn unresolved(world: &World, namespace: &str, rules: &Rules) -> Vec<Finding> {
     // A port that is left out may be that of the host, so those of the hosts are known here. Adding a host or a port
     // can only resolve more, never less: what is accepted does not depend on the order of creation.
     let dialled: BTreeSet<u16> = rules
@@ -21,7 +21,12 @@ pub(super) fn unresolved(world: &World, rules: &Rules) -> Vec<Finding> {
     let mut findings: Vec<_> = rules
         .references
         .iter()
-        .filter_map(|reference| problem(world, reference, &dialled, rules.has_wildcard()))
+        .filter_map(|reference| problem(world, reference, &dialled, rules.steers_others()))
+        .chain(
+            rules
+                .delegations()
+                .filter_map(|(i, delegation)| delegate(world, namespace, i, delegation)),
+        )
         .take(MAX_FINDINGS + 1)
         .collect();
     if findings.len() > MAX_FINDINGS {
@@ -32,6 +37,29 @@ pub(super) fn unresolved(world: &World, rules: &Rules) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Why a rule cannot leave its requests to another object.
+fn delegate(world: &World, namespace: &str, rule: usize, delegation: &Delegation) -> Option<Finding> {
+    let to = &delegation.to;
+    let problem = match world.in_force(to) {
+        None => "is not there, or not in force (yet): create it, or see its status".to_owned(),
+        Some((_, rules)) if !rules.export.sees(namespace) => {
+            format!("is not exported to namespace `{namespace}`: add that to its exportTo")
+        }
+        Some((_, rules)) if !rules.hosts.is_empty() => {
+            "has hosts of its own: only one without spec.hosts can be delegated to".to_owned()
+        }
+        Some((_, rules)) if rules.delegations().next().is_some() => {
+            "delegates in turn: only one level is possible".to_owned()
+        }
+        Some(_) => return None,
+    };
+    let message = format!(
+        "names VirtualService `{}` of namespace `{}`, which {problem}",
+        to.name, to.namespace
+    );
+    Some(error(&format!("spec.http[{rule}].delegate"), message))
 }
 
 /// Why an `ExternalName` is of no use to a rule.

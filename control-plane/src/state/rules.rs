@@ -5,6 +5,7 @@
 //! Whatever `crds::check` let through and the contract cannot carry is refused here, never dropped.
 
 mod cors;
+pub(crate) mod delegate;
 mod fault;
 mod http;
 mod l4;
@@ -19,7 +20,7 @@ use api::{
 use crds::VirtualServiceSpec;
 
 use super::Proxy;
-use super::host::{Export, Host, ServiceName};
+use super::host::{Export, Host, ObjectName, ServiceName};
 
 /// The rules of one VirtualService.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,14 +61,28 @@ pub(crate) enum ActionTemplate {
         to_own_port: bool,
     },
     Direct(DirectResponse),
+    Delegate(Box<Delegation>),
+}
+
+/// Another VirtualService that decides, and what is so where its rules leave it out.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Delegation {
+    pub(crate) to: ObjectName,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retry: Option<Retry>,
+    pub(crate) rewrite: Option<Rewrite>,
+    pub(crate) fault: Option<Fault>,
+    pub(crate) mirrors: Vec<MirrorTemplate>,
 }
 
 /// Where requests are sent, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ForwardTemplate {
     pub(crate) shares: Vec<Share>,
+    /// Zero for none, where that is said.
     pub(crate) timeout: Option<Duration>,
-    pub(crate) retry: Retry,
+    /// `None` where nothing is said.
+    pub(crate) retry: Option<Retry>,
     pub(crate) rewrite: Option<Rewrite>,
     pub(crate) fault: Option<Fault>,
     pub(crate) mirrors: Vec<MirrorTemplate>,
@@ -222,9 +237,27 @@ impl Rules {
         self.hosts.iter().filter_map(|(_, host)| host.service())
     }
 
-    /// Whether it steers Services that it does not name.
-    pub(crate) fn has_wildcard(&self) -> bool {
-        self.hosts.iter().any(|(_, host)| matches!(host, Host::Below(_)))
+    /// Whether it steers Services that it does not name: those below a wildcard, or those of objects that delegate to it.
+    pub(crate) fn steers_others(&self) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|(_, host)| matches!(host, Host::Below(_)))
+    }
+
+    /// Whether objects of a namespace may delegate to it.
+    pub(crate) fn may_be_delegated_to(&self, namespace: &str) -> bool {
+        self.hosts.is_empty() && self.export.sees(namespace) && self.delegations().next().is_none()
+    }
+
+    /// The VirtualServices that it delegates to, each with the number of the rule that does.
+    pub(crate) fn delegations(&self) -> impl Iterator<Item = (usize, &Delegation)> {
+        self.http
+            .iter()
+            .enumerate()
+            .filter_map(|(i, rule)| match &rule.action {
+                ActionTemplate::Delegate(delegation) => Some((i, &**delegation)),
+                ActionTemplate::Forward(_) | ActionTemplate::Redirect { .. } | ActionTemplate::Direct(_) => {
+                    None
+                }
+            })
     }
 
     /// Whether a rule looks at the client's labels.
@@ -260,11 +293,16 @@ struct References {
 
 impl References {
     fn add_http(&mut self, rule: usize, template: &HttpTemplate) {
-        if let ActionTemplate::Forward(forward) = &template.action {
-            self.add("http", rule, &forward.shares);
-            for MirrorTemplate { field, target, .. } in &forward.mirrors {
-                self.add_one(target, || format!("spec.http[{rule}].{field}"));
+        let mirrors = match &template.action {
+            ActionTemplate::Forward(forward) => {
+                self.add("http", rule, &forward.shares);
+                &forward.mirrors
             }
+            ActionTemplate::Delegate(delegation) => &delegation.mirrors,
+            ActionTemplate::Redirect { .. } | ActionTemplate::Direct(_) => return,
+        };
+        for MirrorTemplate { field, target, .. } in mirrors {
+            self.add_one(target, || format!("spec.http[{rule}].{field}"));
         }
     }
 

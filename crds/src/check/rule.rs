@@ -2,13 +2,17 @@
 
 use super::{
     Report, cors, fault, l4, matching, mirror, outcome,
-    shape::{at_least_a_millisecond, export_to, gateways, host_or_wildcard, weights, zero_or_a_millisecond},
+    shape::{
+        at_least_a_millisecond, dns_problem, export_to, gateways, host_or_wildcard, label, weights,
+        zero_or_a_millisecond,
+    },
 };
 use crate::{
     duration::Duration,
     path::At,
     virtual_service::{
         HttpRoute, HttpRouteDestination, MAX_HTTP_RULES, MAX_L4_RULES, VirtualServiceSpec,
+        http::Delegate,
         resilience::{Retry, RetryCondition},
     },
 };
@@ -22,6 +26,9 @@ pub(super) fn spec(report: &mut Report, at: At<'_>, spec: &VirtualServiceSpec) {
         tcp,
         export_to: exports,
     } = spec;
+    if names.is_empty() {
+        to_be_delegated_to(report, at, spec);
+    }
     hosts(report, at.field("hosts"), names);
     gateways(report, at.field("gateways"), gates);
     export_to(report, at.field("exportTo"), exports);
@@ -50,10 +57,33 @@ pub(super) fn spec(report: &mut Report, at: At<'_>, spec: &VirtualServiceSpec) {
     l4::tcp(report, at.field("tcp"), &tcp[..tcp.len().min(MAX_L4_RULES)]);
 }
 
-fn hosts(report: &mut Report, at: At<'_>, hosts: &[String]) {
-    if hosts.is_empty() {
-        report.error(at, "is required; name the hosts whose traffic is meant");
+/// An object without hosts is for other objects to delegate to, which only works for requests, and one level deep.
+fn to_be_delegated_to(report: &mut Report, at: At<'_>, spec: &VirtualServiceSpec) {
+    let names = at.field("hosts");
+    if spec.http.is_empty() {
+        return report.error(names, "is required; name the hosts whose traffic is meant");
     }
+    if !spec.tls.is_empty() || !spec.tcp.is_empty() {
+        report.error(
+            names,
+            "is required beside tls and tcp; only rules in http can be delegated to",
+        );
+    }
+    let http = at.field("http");
+    for (n, _) in spec
+        .http
+        .iter()
+        .enumerate()
+        .filter(|(_, rule)| rule.delegate.is_some())
+    {
+        report.error(
+            http.index(n).field("delegate"),
+            "cannot stand in an object without hosts, which is itself for delegation; name the hosts, or route from here",
+        );
+    }
+}
+
+fn hosts(report: &mut Report, at: At<'_>, hosts: &[String]) {
     for (n, name) in hosts.iter().enumerate() {
         host_or_wildcard(report, at.index(n), name);
         if hosts[..n].contains(name) {
@@ -170,7 +200,9 @@ fn rule(report: &mut Report, at: At<'_>, rule: &HttpRoute) {
         *mirror_percent,
         mirror_percentage.as_ref(),
     );
-    report.unsupported_if(delegate.is_some(), at.field("delegate"), "remove it");
+    if let Some(delegate) = delegate {
+        self::delegate(report, at.field("delegate"), delegate);
+    }
     let outcomes = [
         ("route", !route.is_empty()),
         ("redirect", redirect.is_some()),
@@ -179,6 +211,24 @@ fn rule(report: &mut Report, at: At<'_>, rule: &HttpRoute) {
     ];
     one_outcome(report, at, outcomes);
     beside_answer(report, at, rule);
+}
+
+fn delegate(report: &mut Report, at: At<'_>, delegate: &Delegate) {
+    let Delegate { name, namespace } = delegate;
+    match name.as_deref().unwrap_or_default() {
+        "" => report.error(
+            at.field("name"),
+            "is required; name the VirtualService that is to decide",
+        ),
+        name => {
+            if let Some(problem) = dns_problem(name) {
+                report.error(at.field("name"), problem);
+            }
+        }
+    }
+    if let Some(namespace) = namespace.as_deref().filter(|namespace| !namespace.is_empty()) {
+        label(report, at.field("namespace"), namespace);
+    }
 }
 
 /// What is for requests that are sent on does nothing to those that are answered here.
@@ -225,7 +275,7 @@ fn one_outcome(report: &mut Report, at: At<'_>, outcomes: [(&str, bool); 4]) {
     match set.as_slice() {
         [] => report.error(
             at,
-            "says nothing of what to do; give it one of route, redirect and directResponse",
+            "says nothing of what to do; give it one of route, redirect, directResponse and delegate",
         ),
         [_] => {}
         [first, rest @ ..] => {

@@ -64,6 +64,8 @@ spec.http[].rewrite.uri
 spec.http[].rewrite.authority
 spec.http[].rewrite.uriRegexRewrite.match
 spec.http[].rewrite.uriRegexRewrite.rewrite
+spec.http[].delegate.name
+spec.http[].delegate.namespace
 spec.http[].timeout
 spec.http[].retries.attempts
 spec.http[].retries.perTryTimeout

@@ -72,9 +72,9 @@ fn what_is_wrong_is_refused_with_the_field_and_the_remedy() {
         (
             virtual_service(
                 "v",
-                "  hosts: [reviews]\n  http: [{delegate: {name: a}, route: [{destination: {host: reviews}}]}]",
+                "  hosts: [reviews]\n  http: [{match: [{statPrefix: a}], route: [{destination: {host: reviews}}]}]",
             ),
-            "spec.http[0].delegate: not supported yet; remove it",
+            "spec.http[0].match[0].statPrefix: not supported; ",
         ),
         (
             virtual_service(

@@ -20,6 +20,7 @@ pub(super) fn versions() -> Vec<Vec<String>> {
     all.push(virtual_services("v1", "[a]"));
     all.push(virtual_services("v2", "[b, a]"));
     all.push(virtual_services("v3", "['*.shop.svc.cluster.local', c.other]"));
+    all.push(leaves());
     all.push(destination_rules("shop", "d1", "a"));
     all.push(destination_rules("shop", "d5", "'*.shop.svc.cluster.local'"));
     all.push(destination_rules("other", "d6", "'*'"));
@@ -119,6 +120,7 @@ fn virtual_services(name: &str, hosts: &str) -> Vec<String> {
         "{match: [{sourceLabels: {app: p}}], route: [{destination: {host: b}}]}",
         "{match: [{port: 81, uri: {prefix: /}}], route: [{destination: {host: a, port: {number: 81}}}]}",
         "{match: [{sourceNamespace: other}], directResponse: {status: 200}}",
+        "{match: [{uri: {prefix: /x}}], timeout: 1s, delegate: {name: leaf}}",
         "{route: [{destination: {host: a}, weight: -1}]}",
     ];
     let spec = |rule: &str| format!("  hosts: {hosts}\n  http: [{rule}]");
@@ -131,6 +133,22 @@ fn virtual_services(name: &str, hosts: &str) -> Vec<String> {
         let exported = format!("{}\n  exportTo: {to}", spec(http[1]));
         versions.insert(0, object("VirtualService", "shop", name, &exported));
     }
+    versions
+}
+
+/// An object that others delegate to.
+fn leaves() -> Vec<String> {
+    let http = [
+        "{route: [{destination: {host: b}}]}",
+        "{match: [{sourceLabels: {app: p}}], route: [{destination: {host: a, subset: v1}}]}",
+        "{match: [{uri: {prefix: /x/y}, sourceNamespace: other}], route: [{destination: {host: a}}]}",
+        "{match: [{uri: {prefix: /y}}], directResponse: {status: 200}}",
+        "{delegate: {name: other}}",
+    ];
+    let spec = |rest: &str| object("VirtualService", "shop", "leaf", rest);
+    let mut versions: Vec<_> = http.map(|rule| spec(&format!("  http: [{rule}]"))).into();
+    versions.insert(0, spec(&format!("  exportTo: [other]\n  http: [{}]", http[0])));
+    versions.insert(0, spec(&format!("  hosts: [b]\n  http: [{}]", http[0])));
     versions
 }
 

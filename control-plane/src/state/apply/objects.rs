@@ -8,7 +8,7 @@ use super::Revision;
 use crate::state::Dependency;
 use crate::state::age::Age;
 use crate::state::held::Held;
-use crate::state::host::ObjectName;
+use crate::state::host::{Host, ObjectName};
 use crate::state::policy::Policy;
 use crate::state::references::unresolved;
 use crate::state::rules::Rules;
@@ -35,6 +35,9 @@ impl Revision {
         for service in held.ready.iter().flat_map(|rules| rules.services()) {
             self.world.index.naming.link(service, at.clone());
         }
+        for (_, delegation) in held.ready.iter().flat_map(|rules| rules.delegations()) {
+            self.world.index.delegating.link(&delegation.to, at.clone());
+        }
         self.link_in_force(&held);
         self.world
             .virtual_services
@@ -53,25 +56,51 @@ impl Revision {
         for service in held.ready.iter().flat_map(|rules| rules.services()) {
             self.world.index.naming.unlink(service, at);
         }
+        for (_, delegation) in held.ready.iter().flat_map(|rules| rules.delegations()) {
+            self.world.index.delegating.unlink(&delegation.to, at);
+        }
         self.unlink_in_force(held);
     }
 
     fn link_in_force(&mut self, held: &Held<VirtualService, Rules>) {
         for (_, host) in held.in_force().iter().flat_map(|(_, rules)| &rules.hosts) {
             self.world.index.steering.link(host, held.age.clone());
-            for service in self.world.meant(host) {
-                self.touched.insert(Dependency::service(&service));
+            self.touch_meant(host);
+        }
+        let at = held.age.object();
+        for (_, delegation) in held.in_force().iter().flat_map(|(_, rules)| rules.delegations()) {
+            self.world.index.delegating.link(&delegation.to, at.clone());
+        }
+        self.touch_delegating(&at);
+    }
+
+    fn touch_meant(&mut self, host: &Host) {
+        let services = self.world.meant(host);
+        self.touched.extend(services.iter().map(Dependency::service));
+    }
+
+    /// What the objects that delegate to this one steer is different, and so may be whether they are accepted.
+    fn touch_delegating(&mut self, at: &ObjectName) {
+        let objects: Vec<_> = self.world.index.delegating.linked(at).cloned().collect();
+        for object in &objects {
+            let rules = self.world.in_force(object).map(|(_, rules)| rules.hosts.clone());
+            for (_, host) in rules.unwrap_or_default() {
+                self.touch_meant(&host);
             }
         }
+        self.recheck.extend(objects);
     }
 
     fn unlink_in_force(&mut self, held: &Held<VirtualService, Rules>) {
         for (_, host) in held.in_force().iter().flat_map(|(_, rules)| &rules.hosts) {
             self.world.index.steering.unlink(host, &held.age);
-            for service in self.world.meant(host) {
-                self.touched.insert(Dependency::service(&service));
-            }
+            self.touch_meant(host);
         }
+        let at = held.age.object();
+        for (_, delegation) in held.in_force().iter().flat_map(|(_, rules)| rules.delegations()) {
+            self.world.index.delegating.unlink(&delegation.to, &at);
+        }
+        self.touch_delegating(&at);
     }
 
     pub(super) fn set_destination_rule(&mut self, object: DestinationRule) {
@@ -159,23 +188,27 @@ impl Revision {
 
     /// Looks up again what VirtualServices name, and puts those into force that are complete now.
     pub(super) fn settle(&mut self) {
-        for at in std::mem::take(&mut self.recheck) {
+        // One that comes into force may let others come into force that delegate to it. Each does so once at most.
+        while let Some(at) = self.recheck.pop_first() {
             let Some(held) = self.world.virtual_services.get(&at.namespace, &at.name) else {
                 continue;
             };
             let Some(ready) = &held.ready else { continue };
-            let unresolved = unresolved(&self.world, ready);
+            let unresolved = unresolved(&self.world, &at.namespace, ready);
             let mut next = held.clone();
             next.unresolved = unresolved;
-            if next.accepted() && next.in_force() != Some((next.generation, &**ready)) {
-                let before = held.clone();
-                self.unlink_in_force(&before);
+            let before = held.clone();
+            let enforce = next.accepted() && next.in_force() != Some((next.generation, &**ready));
+            if enforce {
                 next.enforce();
-                self.link_in_force(&next);
             }
             self.world
                 .virtual_services
-                .set(&at.namespace, &at.name, Some(next));
+                .set(&at.namespace, &at.name, Some(next.clone()));
+            if enforce {
+                self.unlink_in_force(&before);
+                self.link_in_force(&next);
+            }
         }
     }
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use api::{DirectResponse, Fraction, HeaderChanges, HttpMatch, Invalid, Redirect, Retry, Rewrite, proto};
+use api::{DirectResponse, Fraction, HeaderChanges, HttpMatch, Invalid, Redirect, Rewrite, proto};
 use base64::Engine as _;
 use crds::string_match::Pattern;
 use crds::virtual_service::http as crd;
 use crds::virtual_service::{Destination, HttpRouteDestination, matching, resilience};
 
 use super::{
-    ActionTemplate, Filter, ForwardTemplate, HttpTemplate, MirrorTemplate, Share, check_sum, cors, fault,
-    only_gateways, port_number, refuse, retry, target, weight, whole_ms,
+    ActionTemplate, Delegation, Filter, ForwardTemplate, HttpTemplate, MirrorTemplate, ObjectName, Share,
+    check_sum, cors, fault, only_gateways, port_number, refuse, retry, target, weight, whole_ms,
 };
 
 /// The rule, ready but for proxy and port.
@@ -33,7 +33,6 @@ pub(super) fn template(rule: &crd::HttpRoute, namespace: &str) -> Result<HttpTem
         cors_policy,
         headers,
     } = rule;
-    refuse(&[("delegate", delegate.is_some())])?;
     let mut blocks = Vec::with_capacity(r#match.len());
     for (i, block) in r#match.iter().enumerate() {
         blocks.push(condition(block).map_err(|e| e.under(&format!("match[{i}]")))?);
@@ -43,41 +42,47 @@ pub(super) fn template(rule: &crd::HttpRoute, namespace: &str) -> Result<HttpTem
         (None, Some(direct)) => {
             ActionTemplate::Direct(self::direct(direct).map_err(|e| e.under("directResponse"))?)
         }
-        (None, None) => ActionTemplate::Forward(Box::new(ForwardTemplate {
-            shares: shares(route, namespace)?,
-            timeout: timeout.map(|t| whole_ms(t.get())).filter(|t| !t.is_zero()),
-            retry: match retries {
-                Some(retries) => retry::retry(retries).map_err(|e| e.under("retries"))?,
-                None => Retry::default(),
-            },
-            rewrite: rewrite
-                .as_ref()
-                .map(self::rewrite)
-                .transpose()
-                .map_err(|e| e.under("rewrite"))?,
-            fault: match fault {
-                Some(fault) => fault::fault(fault).map_err(|e| e.under("fault"))?,
-                None => None,
-            },
-            mirrors: match mirror {
-                Some(mirror) => {
-                    let share = fault::share(mirror_percentage.as_ref(), *mirror_percent, Fraction::ALL);
-                    let share = share.map_err(|e| e.under("mirror"))?;
-                    one_mirror("mirror".to_owned(), mirror, share, namespace)?
-                        .into_iter()
-                        .collect()
-                }
-                None => self::mirrors(mirrors, namespace)?,
-            },
-        })),
+        (None, None) => {
+            let forward = ForwardTemplate {
+                shares: match delegate {
+                    Some(_) => Vec::new(),
+                    None => shares(route, namespace)?,
+                },
+                timeout: timeout.map(|t| whole_ms(t.get())),
+                retry: retries
+                    .as_ref()
+                    .map(retry::retry)
+                    .transpose()
+                    .map_err(|e| e.under("retries"))?,
+                rewrite: rewrite
+                    .as_ref()
+                    .map(self::rewrite)
+                    .transpose()
+                    .map_err(|e| e.under("rewrite"))?,
+                fault: match fault {
+                    Some(fault) => fault::fault(fault).map_err(|e| e.under("fault"))?,
+                    None => None,
+                },
+                mirrors: match mirror {
+                    Some(mirror) => {
+                        let share = fault::share(mirror_percentage.as_ref(), *mirror_percent, Fraction::ALL);
+                        only_mirror(mirror, share.map_err(|e| e.under("mirror"))?, namespace)?
+                    }
+                    None => self::mirrors(mirrors, namespace)?,
+                },
+            };
+            match delegate {
+                Some(delegate) => delegation(delegate, forward, namespace)?,
+                None => ActionTemplate::Forward(Box::new(forward)),
+            }
+        }
     };
+    let answered = redirect.is_some() || direct_response.is_some();
     refuse(&[
-        ("fault", fault.is_some() && route.is_empty()),
-        ("mirror", mirror.is_some() && route.is_empty()),
-        (
-            "mirrors",
-            !mirrors.is_empty() && (route.is_empty() || mirror.is_some()),
-        ),
+        ("delegate", delegate.is_some() && (answered || !route.is_empty())),
+        ("fault", fault.is_some() && answered),
+        ("mirror", mirror.is_some() && answered),
+        ("mirrors", !mirrors.is_empty() && (answered || mirror.is_some())),
     ])?;
     let (request_headers, response_headers) = changes(headers.as_ref())?;
     let cors = cors_policy.as_ref().map(cors::policy).transpose();
@@ -89,6 +94,40 @@ pub(super) fn template(rule: &crd::HttpRoute, namespace: &str) -> Result<HttpTem
         response_headers,
         cors: cors.map_err(|e| e.under("corsPolicy"))?.map(Box::new),
     })
+}
+
+fn delegation(
+    delegate: &crd::Delegate,
+    forward: ForwardTemplate,
+    namespace: &str,
+) -> Result<ActionTemplate, Invalid> {
+    let crd::Delegate {
+        name,
+        namespace: given,
+    } = delegate;
+    let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else {
+        return Err(Invalid::new(
+            "delegate.name",
+            "is required: name a VirtualService",
+        ));
+    };
+    let namespace = given.as_deref().filter(|ns| !ns.is_empty()).unwrap_or(namespace);
+    let ForwardTemplate {
+        shares: _,
+        timeout,
+        retry,
+        rewrite,
+        fault,
+        mirrors,
+    } = forward;
+    Ok(ActionTemplate::Delegate(Box::new(Delegation {
+        to: ObjectName::new(namespace, name),
+        timeout,
+        retry,
+        rewrite,
+        fault,
+        mirrors,
+    })))
 }
 
 fn condition(block: &matching::HttpMatch) -> Result<(Filter, HttpMatch), Invalid> {
@@ -210,6 +249,15 @@ fn mirrors(mirrors: &[resilience::Mirror], namespace: &str) -> Result<Vec<Mirror
         templates.extend(one_mirror(field, destination, share, namespace)?);
     }
     Ok(templates)
+}
+
+fn only_mirror(
+    mirror: &Destination,
+    share: Fraction,
+    namespace: &str,
+) -> Result<Vec<MirrorTemplate>, Invalid> {
+    let template = one_mirror("mirror".to_owned(), mirror, share, namespace)?;
+    Ok(template.into_iter().collect())
 }
 
 /// `None` where no request is copied.

@@ -1,0 +1,170 @@
+//! Rules that leave their requests to another object.
+
+use std::time::Duration;
+
+use api::{Action, HttpRule, StringMatch};
+
+use super::*;
+use crate::state::testing::*;
+
+fn rules(world: &World) -> Vec<HttpRule> {
+    let name = "reviews.shop.svc.cluster.local:9080";
+    match compiled(world, &web(world), Kind::Route, name).resource.body {
+        Body::Route(route) => route.http,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn root(rules: &str) -> String {
+    virtual_service("root", &format!("  hosts: [reviews]\n  http:\n{rules}"))
+}
+
+fn leaf(rules: &str) -> String {
+    virtual_service("leaf", &format!("  http:\n{rules}"))
+}
+
+fn of(objects: &[&str]) -> std::sync::Arc<World> {
+    world(&(shop() + &objects.concat()))
+}
+
+/// The path conditions of each rule.
+fn paths(rules: &[HttpRule]) -> Vec<Vec<Option<StringMatch>>> {
+    let uris = |rule: &HttpRule| rule.matches.iter().map(|m| m.uri.clone()).collect();
+    rules.iter().map(uris).collect()
+}
+
+const DELEGATE: &str = "  - name: root
+    match: [{uri: {prefix: /shop}, headers: {x-team: {exact: a}}}]
+    timeout: 3s
+    rewrite: {authority: root.test}
+    headers: {request: {set: {x-root: '1'}}}
+    delegate: {name: leaf}
+  - directResponse: {status: 404}
+";
+
+#[test]
+fn conditions_of_both_hold_and_what_is_left_out_is_as_the_root_says() {
+    let leaf = leaf(
+        "  - name: cart
+    match: [{uri: {exact: /shop/cart}}, {uri: {prefix: /}, method: {exact: PUT}}, {uri: {prefix: /elsewhere}}]
+    timeout: 1s
+    headers: {response: {set: {x-leaf: '1'}}}
+    route: [{destination: {host: ratings}}]
+  - retries: {attempts: 0}
+    timeout: 0s
+    route: [{destination: {host: reviews}}]
+",
+    );
+    let world = of(&[&root(DELEGATE), &leaf]);
+    assert!(state(&world, "root").accepted && state(&world, "leaf").accepted);
+    let [cart, rest, last] = &rules(&world)[..] else {
+        panic!("{:?}", rules(&world))
+    };
+    let prefix = |text: &str| Some(StringMatch::Prefix(text.to_owned()));
+    let exact = Some(StringMatch::Exact("/shop/cart".to_owned()));
+    assert_eq!(
+        paths(&[cart.clone(), rest.clone(), last.clone()]),
+        [vec![exact, prefix("/shop")], vec![prefix("/shop")], vec![]]
+    );
+    assert!(cart.matches.iter().all(|m| m.headers.len() == 1));
+    assert_eq!((cart.name.as_str(), rest.name.as_str()), ("root-cart", "root"));
+    let (Action::Forward(first), Action::Forward(second)) = (&cart.action, &rest.action) else {
+        panic!("{cart:?}")
+    };
+    assert_eq!(
+        first.split.clusters()[0].cluster,
+        "ratings.shop.svc.cluster.local:80"
+    );
+    assert_eq!(first.timeout, Some(Duration::from_secs(1)));
+    assert_eq!(second.timeout, None, "none is said there, and that counts");
+    assert_eq!(
+        (first.retry.clone(), second.retry.attempts),
+        (api::Retry::default(), 0)
+    );
+    for forward in [first, second] {
+        assert!(forward.rewrite.as_ref().is_some_and(|r| r.authority.is_some()));
+    }
+    assert_eq!(
+        (cart.request_headers.set.len(), cart.response_headers.set.len()),
+        (0, 1)
+    );
+    assert_eq!(rest.request_headers.set.len(), 1);
+    let source = cart.source.as_ref().unwrap();
+    assert_eq!(source.name, "leaf", "the object that decides");
+}
+
+#[test]
+fn an_object_that_is_not_there_is_waited_for_and_one_that_goes_leaves_its_requests_to_nobody() {
+    let other = leaf("  - route: [{destination: {host: ratings}}]\n");
+    let early = of(&[&root(DELEGATE)]);
+    let found = state(&early, "root");
+    assert!(!found.accepted && found.in_force.is_none());
+    assert_eq!(found.findings[0].field, "spec.http[0].delegate");
+    assert!(
+        found.findings[0]
+            .message
+            .contains("VirtualService `leaf` of namespace `shop`")
+    );
+    let (there, _) = with(&early, &other);
+    assert!(state(&there, "root").accepted);
+    assert_eq!(rules(&there).len(), 2);
+    let (gone, touched) = without(&there, &other);
+    assert!(touched.contains(&crate::state::Dependency::Service(
+        "shop".into(),
+        "reviews".into()
+    )));
+    let [missing, _] = &rules(&gone)[..] else {
+        panic!("{:?}", rules(&gone))
+    };
+    assert!(
+        matches!(&missing.action, Action::Direct(direct) if direct.status == 503),
+        "{missing:?}"
+    );
+    assert_eq!(missing.matches.len(), 1);
+}
+
+#[test]
+fn what_cannot_be_delegated_to_is_told() {
+    let hosts = virtual_service(
+        "leaf",
+        "  hosts: [ratings]\n  http: [{route: [{destination: {host: ratings}}]}]",
+    );
+    let hidden = leaf("  - route: [{destination: {host: ratings}}]\n")
+        .replace("  http:", "  exportTo: [other]\n  http:");
+    for (leaf, says) in [
+        (hosts, "which has hosts of its own"),
+        (hidden, "which is not exported to namespace `shop`"),
+    ] {
+        let found = state(&of(&[&root(DELEGATE), &leaf]), "root");
+        assert!(
+            !found.accepted && found.findings[0].message.contains(says),
+            "{:?}",
+            found.findings
+        );
+    }
+    let apart = leaf(
+        "  - match: [{uri: {prefix: /other}}]
+    route: [{destination: {host: ratings}}]
+  - match: [{uri: {regex: '/s.*'}}]
+    route: [{destination: {host: ratings}}]
+  - match: [{headers: {x-team: {exact: b}}}]
+    route: [{destination: {host: ratings}}]
+",
+    );
+    let world = of(&[&root(DELEGATE), &apart]);
+    let found = state(&world, "root");
+    assert!(found.accepted);
+    let fields = found.warnings.iter().map(|text| text.rsplit(' ').next().unwrap());
+    assert_eq!(
+        fields.collect::<Vec<_>>(),
+        ["uri", "uri", "headers"],
+        "{:?}",
+        found.warnings
+    );
+    assert_eq!(rules(&world).len(), 1, "what no request can reach is left out");
+    let lone = state(&of(&[&apart]), "leaf");
+    assert!(
+        lone.warnings[0].starts_with("spec.hosts: is empty, and no VirtualService delegates"),
+        "{lone:?}"
+    );
+}
