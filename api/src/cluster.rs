@@ -12,7 +12,7 @@ use crate::invalid::{Invalid, Under, optional_ms, to_ms};
 use crate::name::ObjectRef;
 use crate::{limits, proto};
 
-pub use balancer::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable};
+pub use balancer::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable, Warmup};
 pub use bounds::{Keepalive, Limits, RetryBudget, Timeouts};
 pub use health::{Breaker, Outlier};
 
@@ -25,6 +25,8 @@ pub struct Cluster {
     pub subset: BTreeMap<String, String>,
     /// How one endpoint is picked.
     pub balancer: Balancer,
+    /// For round robin and least request: how endpoints that appear among others are given their weight.
+    pub warmup: Option<Warmup>,
     /// TCP and TLS handshakes together.
     pub connect_timeout: Duration,
     /// Whether endpoints are reached by mutual TLS.
@@ -57,6 +59,7 @@ impl Cluster {
             endpoints: endpoints.into(),
             subset: BTreeMap::new(),
             balancer: Balancer::LeastRequest,
+            warmup: None,
             connect_timeout: limits::CONNECT_TIMEOUT,
             tls: TlsMode::Auto,
             upgrade_to_http2: true,
@@ -105,8 +108,13 @@ impl TryFrom<proto::Cluster> for Cluster {
             keepalive,
             sources,
             consistent_hash,
+            warmup,
         } = pb;
         let balancer = balancer::from(name, consistent_hash)?;
+        let warmup = warmup
+            .map(|warmup| Warmup::of(warmup, &balancer))
+            .transpose()
+            .under("warmup")?;
         if endpoints.is_empty() {
             return Err(Invalid::new(
                 "endpoints",
@@ -117,6 +125,7 @@ impl TryFrom<proto::Cluster> for Cluster {
             endpoints,
             subset,
             balancer,
+            warmup,
             connect_timeout: optional_ms(connect_timeout_ms).unwrap_or(crate::limits::CONNECT_TIMEOUT),
             tls,
             upgrade_to_http2,
@@ -142,6 +151,7 @@ impl From<Cluster> for proto::Cluster {
             endpoints,
             subset,
             balancer,
+            warmup,
             connect_timeout,
             tls,
             upgrade_to_http2,
@@ -171,6 +181,7 @@ impl From<Cluster> for proto::Cluster {
             keepalive: keepalive.map(Into::into),
             sources: sources.into_iter().map(Into::into).collect(),
             consistent_hash,
+            warmup: warmup.map(Into::into),
         }
     }
 }

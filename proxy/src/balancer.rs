@@ -23,6 +23,8 @@
 //! - **peak EWMA**: two by chance as above; the one with the lower expected latency times load, see [`Latency`].
 //! - **consistent hash**: the one that a [`Table`] made of the endpoints gives for the key's hash, or the next on the way
 //!   that is eligible and not tried. Where there is no key, chance takes its place.
+//!
+//! Round robin and least request give an endpoint that is new a part of its weight at first, see `warmup`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,6 +44,7 @@ mod latency;
 mod outcome;
 #[cfg(test)]
 pub(crate) mod testing;
+mod warmup;
 mod weights;
 
 pub use hash::{Key, Table};

@@ -25,6 +25,8 @@ pub struct EndpointLive {
     pub active: AtomicU32,
     /// No snapshot names it any more: its pooled connections close when idle.
     pub retired: AtomicBool,
+    /// When it appeared among others, in ms; 0 if it was there at first.
+    pub(crate) since: AtomicU64,
     /// How long it takes to answer.
     pub latency: Latency,
     /// Its circuit breaker.
@@ -42,6 +44,7 @@ impl EndpointLive {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             active: AtomicU32::new(0),
             retired: AtomicBool::new(false),
+            since: AtomicU64::new(0),
             latency: Latency::default(),
             breaker: Breaker::default(),
             outlier: Record::default(),
@@ -85,6 +88,8 @@ pub struct ClusterLive {
     pub(crate) ejecting: AtomicBool,
     /// Counts up with every round-robin pick.
     pub(crate) cursor: AtomicU64,
+    /// When the last endpoint appeared among others, in ms; 0 for never.
+    pub(crate) newest: AtomicU64,
     /// Its metrics.
     pub metrics: ClusterMetrics,
 }
@@ -102,8 +107,18 @@ impl ClusterLive {
             ejected: AtomicU32::new(0),
             ejecting: AtomicBool::new(false),
             cursor: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
             metrics: ClusterMetrics::default(),
         }
+    }
+}
+
+impl ClusterLive {
+    /// An endpoint has appeared among others.
+    pub(crate) fn appeared(&self, endpoint: &EndpointLive, now: Instant) {
+        let now_ms = millis(now);
+        endpoint.since.store(now_ms, Ordering::Relaxed);
+        self.newest.fetch_max(now_ms, Ordering::Relaxed);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::invalid::{Invalid, Under, each, required, to_ms};
+use crate::invalid::{Invalid, Under, each, optional_ms, required, to_ms};
 use crate::limits::{MAGLEV_SIZE_BELOW, MAX_RING_SIZE};
 use crate::proto;
 use proto::consistent_hash::{Key, Table};
@@ -67,6 +67,69 @@ pub enum HashTable {
     Ring(NonZeroU32),
     /// A maglev table with so many slots, a prime.
     Maglev(NonZeroU32),
+}
+
+/// How an endpoint that appears among others is given its weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Warmup {
+    /// How long it takes.
+    pub duration: Duration,
+    /// What an endpoint starts with, 0 to 100.
+    pub minimum_percent: f64,
+    /// The part of the time that is over is taken to the power of one by this, 1 or more.
+    pub aggression: f64,
+}
+
+impl Warmup {
+    /// That of a cluster, if it is one for its balancer.
+    pub(super) fn of(pb: proto::Warmup, balancer: &Balancer) -> Result<Self, Invalid> {
+        match balancer {
+            Balancer::RoundRobin | Balancer::LeastRequest => {}
+            Balancer::Random | Balancer::PeakEwma | Balancer::ConsistentHash(_) => {
+                return Err(Invalid::new("", "is for round robin and least request only"));
+            }
+        }
+        let proto::Warmup {
+            duration_ms,
+            minimum_percent,
+            aggression,
+        } = pb;
+        let duration =
+            optional_ms(duration_ms).ok_or_else(|| Invalid::new("duration_ms", "must be at least 1"))?;
+        if !(0.0..=100.0).contains(&minimum_percent) {
+            return Err(Invalid::new(
+                "minimum_percent",
+                format!("{minimum_percent} is not a percentage: use 0 to 100"),
+            ));
+        }
+        if !(1.0..=f64::MAX).contains(&aggression) {
+            return Err(Invalid::new(
+                "aggression",
+                format!("{aggression} is not 1 or more: growth would be slower at first than later"),
+            ));
+        }
+        Ok(Self {
+            duration,
+            minimum_percent,
+            aggression,
+        })
+    }
+}
+
+impl From<Warmup> for proto::Warmup {
+    fn from(
+        Warmup {
+            duration,
+            minimum_percent,
+            aggression,
+        }: Warmup,
+    ) -> Self {
+        Self {
+            duration_ms: to_ms(duration),
+            minimum_percent,
+            aggression,
+        }
+    }
 }
 
 /// Both fields of a cluster: the balancer, and what a consistent one needs.

@@ -497,6 +497,21 @@ pub struct Cluster {
     /// With BALANCER_CONSISTENT_HASH, and only then.
     #[prost(message, optional, tag = "20")]
     pub consistent_hash: ::core::option::Option<ConsistentHash>,
+    /// With BALANCER_ROUND_ROBIN and BALANCER_LEAST_REQUEST only. Absent: none.
+    #[prost(message, optional, tag = "21")]
+    pub warmup: ::core::option::Option<Warmup>,
+}
+/// An endpoint that appears among others gets a part of its weight first.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Warmup {
+    #[prost(uint64, tag = "1")]
+    pub duration_ms: u64,
+    /// What it starts with.
+    #[prost(double, tag = "2")]
+    pub minimum_percent: f64,
+    /// 1 and more: how steep the growth is at first.
+    #[prost(double, tag = "3")]
+    pub aggression: f64,
 }
 /// A key stays at its endpoint.
 #[derive(Clone, PartialEq, ::prost::Message)]

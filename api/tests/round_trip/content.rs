@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::{
     Balancer, Body, Breaker, Cluster, ConsistentHash, Destination, Endpoint, Endpoints, HashCookie, HashKey,
     HashTable, Inbound, InboundPort, Keepalive, Kind, Limits, ObjectRef, Outlier, Protocol, Resource,
-    ResourceName, RetryBudget, SpiffeId, Timeouts, TlsMode, TlsPolicy, TrustBundle, Workload, limits,
+    ResourceName, RetryBudget, SpiffeId, Timeouts, TlsMode, TlsPolicy, TrustBundle, Warmup, Workload, limits,
 };
 use http::HeaderName;
 use proptest::collection::{btree_map, hash_map, vec};
@@ -158,9 +158,16 @@ fn trust_bundle() -> impl Strategy<Value = TrustBundle> {
 
 fn cluster() -> impl Strategy<Value = Cluster> {
     use Balancer::{LeastRequest, PeakEwma, Random, RoundRobin};
-    let plain = select(vec![RoundRobin, Random, LeastRequest, PeakEwma]);
-    let hash = consistent_hash().prop_map(|hash| Balancer::ConsistentHash(Box::new(hash)));
-    let balancer = prop_oneof![plain, hash];
+    let warmup =
+        (time(), 0.0..=100.0_f64, 1.0..10.0_f64).prop_map(|(duration, minimum_percent, aggression)| Warmup {
+            duration,
+            minimum_percent,
+            aggression,
+        });
+    let plain = select(vec![Random, PeakEwma]).prop_map(|balancer| (balancer, None));
+    let warming = (select(vec![RoundRobin, LeastRequest]), option::of(warmup));
+    let hash = consistent_hash().prop_map(|hash| (Balancer::ConsistentHash(Box::new(hash)), None));
+    let balancer = prop_oneof![plain, warming, hash];
     let tls = select(vec![TlsMode::Auto, TlsMode::Disable, TlsMode::Mutual]);
     let how = (
         reference(),
@@ -179,7 +186,14 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     );
     (how, bounds, option::of(keepalive()), vec(object(), 0..3)).prop_map(
         |(
-            (endpoints, subset, balancer, connect_timeout, tls, (upgrade_to_http2, upgrade_outside_mesh)),
+            (
+                endpoints,
+                subset,
+                (balancer, warmup),
+                connect_timeout,
+                tls,
+                (upgrade_to_http2, upgrade_outside_mesh),
+            ),
             (breaker, limits, outlier, retry_budget, timeouts),
             keepalive,
             sources,
@@ -187,6 +201,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             endpoints,
             subset,
             balancer,
+            warmup,
             connect_timeout,
             tls,
             upgrade_to_http2,

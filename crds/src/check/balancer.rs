@@ -2,6 +2,7 @@
 
 use super::{
     Report,
+    shape::{at_least_a_millisecond, percent},
     text::{header_name, is_token},
 };
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
         LoadBalancer,
         load_balancer::{
             ConsistentHash, CookieAttribute, HttpCookie, MAGLEV_SIZE_BELOW, MAX_RING_SIZE, SimpleBalancer,
+            Warmup,
         },
     },
     path::At,
@@ -39,13 +41,51 @@ pub(super) fn load_balancer(report: &mut Report, at: At<'_>, balancer: &LoadBala
         let message = "cannot stand beside localityLbSetting; keep one";
         report.error(at.field("zoneAwareLbSetting"), message);
     }
+    let is_for_all = match simple.unwrap_or_default() {
+        SimpleBalancer::Unspecified
+        | SimpleBalancer::LeastRequest
+        | SimpleBalancer::LeastConn
+        | SimpleBalancer::RoundRobin => consistent_hash.is_none(),
+        SimpleBalancer::Random | SimpleBalancer::PeakEwma | SimpleBalancer::Passthrough => false,
+    };
     for (field, set) in [
-        ("localityLbSetting", locality_lb_setting.is_some()),
-        ("zoneAwareLbSetting", zone_aware_lb_setting.is_some()),
         ("warmupDurationSecs", warmup_duration_secs.is_some()),
         ("warmup", warmup.is_some()),
     ] {
+        if set && !is_for_all {
+            report.error(
+                at.field(field),
+                "is for ROUND_ROBIN and LEAST_REQUEST; remove it, or use one of them",
+            );
+        }
+    }
+    at_least_a_millisecond(report, at.field("warmupDurationSecs"), *warmup_duration_secs);
+    if let Some(warmup) = warmup {
+        self::warmup(report, at.field("warmup"), *warmup);
+    }
+    for (field, set) in [
+        ("localityLbSetting", locality_lb_setting.is_some()),
+        ("zoneAwareLbSetting", zone_aware_lb_setting.is_some()),
+    ] {
         report.unsupported_if(set, at.field(field), "remove it");
+    }
+}
+
+fn warmup(report: &mut Report, at: At<'_>, warmup: Warmup) {
+    let Warmup {
+        duration,
+        minimum_percent,
+        aggression,
+    } = warmup;
+    at_least_a_millisecond(report, at.field("duration"), Some(duration));
+    percent(report, at.field("minimumPercent"), minimum_percent);
+    if let Some(aggression) = aggression
+        && !(1.0..=f64::MAX).contains(&aggression)
+    {
+        report.error(
+            at.field("aggression"),
+            format!("{aggression} is below 1.0; use 1.0 or more"),
+        );
     }
 }
 
@@ -193,6 +233,38 @@ mod tests {
         findings
             .map(|finding| format!("{:?} {}", finding.severity, finding.field))
             .collect()
+    }
+
+    #[test]
+    fn a_warm_up_that_nothing_could_follow_is_named() {
+        for (yaml, expected) in [
+            ("{warmup: {duration: 10s}}", &[][..]),
+            (
+                "{simple: ROUND_ROBIN, warmup: {duration: 10s, minimumPercent: 0, aggression: 1.5}}",
+                &[],
+            ),
+            ("{simple: LEAST_CONN, warmupDurationSecs: 10s}", &[]),
+            ("{simple: RANDOM, warmup: {duration: 10s}}", &["Error lb.warmup"]),
+            (
+                "{simple: PEAK_EWMA, warmupDurationSecs: 10s}",
+                &["Error lb.warmupDurationSecs"],
+            ),
+            (
+                "{consistentHash: {useSourceIp: true}, warmup: {duration: 1s}}",
+                &["Error lb.warmup"],
+            ),
+            (
+                "{warmup: {duration: 0s, minimumPercent: 101, aggression: 0.5}}",
+                &[
+                    "Error lb.warmup.duration",
+                    "Error lb.warmup.minimumPercent",
+                    "Error lb.warmup.aggression",
+                ],
+            ),
+            ("{warmupDurationSecs: 0s}", &["Error lb.warmupDurationSecs"]),
+        ] {
+            assert_eq!(said(yaml), expected, "{yaml}");
+        }
     }
 
     #[test]

@@ -34,10 +34,10 @@ pub struct LoadBalancer {
     /// Preference for the own zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone_aware_lb_setting: Option<ZoneAwareSetting>,
-    /// Deprecated: use warmup.
+    /// Deprecated: use warmup.duration, which goes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warmup_duration_secs: Option<Duration>,
-    /// A slow start for new endpoints.
+    /// A slow start for new endpoints, with ROUND_ROBIN and LEAST_REQUEST.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warmup: Option<Warmup>,
 }
@@ -207,7 +207,7 @@ pub struct ZoneAwareSetting {
 }
 
 /// A slow start for new endpoints.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Warmup {
     /// How long it takes.
@@ -215,7 +215,7 @@ pub struct Warmup {
     /// The share of its weight an endpoint starts with; 10 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum_percent: Option<f64>,
-    /// The shape of the ramp; 1.0 when absent.
+    /// The shape of the ramp: 1.0, the default, is a straight line; above, it is steeper at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aggression: Option<f64>,
 }

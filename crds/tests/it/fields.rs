@@ -146,6 +146,10 @@ loadBalancer.simple=ROUND_ROBIN
 loadBalancer.simple=LEAST_REQUEST
 loadBalancer.simple=LEAST_CONN
 loadBalancer.simple=PEAK_EWMA
+loadBalancer.warmupDurationSecs
+loadBalancer.warmup.duration
+loadBalancer.warmup.minimumPercent
+loadBalancer.warmup.aggression
 loadBalancer.consistentHash.httpHeaderName
 loadBalancer.consistentHash.httpCookie.name
 loadBalancer.consistentHash.httpCookie.path

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use rand::{Rng, RngExt};
 
 use super::Wanted;
+use super::warmup::{self, Warming};
 use crate::config::snapshot::{Cluster, Endpoint};
 
 /// Tries at a fitting endpoint by chance, before all are looked through.
@@ -28,8 +29,10 @@ pub(super) fn one(
     }
     match &cluster.spec.balancer {
         api::Balancer::RoundRobin => {
-            let cursor = cluster.live.cursor.fetch_add(1, Ordering::Relaxed);
-            let turn = cluster.weights.turn(cursor, endpoints.len());
+            if let Some(warming) = warmup::under_way(cluster, now_ms) {
+                return warming.one(rng, |_| turn(cluster), fits);
+            }
+            let turn = turn(cluster);
             if fits(turn) {
                 Some(turn)
             } else {
@@ -38,6 +41,9 @@ pub(super) fn one(
         }
         api::Balancer::Random => sample(cluster, rng, fits),
         api::Balancer::LeastRequest => {
+            if let Some(warming) = warmup::under_way(cluster, now_ms) {
+                return least_of_warming(warming, cluster, rng, fits);
+            }
             let (a, b) = two(cluster, rng, fits)?;
             Some(lower(a, b, |i| load(&endpoints[i])))
         }
@@ -54,6 +60,31 @@ pub(super) fn one(
             None => sample(cluster, rng, fits),
         },
     }
+}
+
+/// Whose turn it is in round robin.
+fn turn(cluster: &Cluster) -> usize {
+    let cursor = cluster.live.cursor.fetch_add(1, Ordering::Relaxed);
+    cluster.weights.turn(cursor, cluster.endpoints.len())
+}
+
+/// As without warm-up: of two the one with less under way, for what it has of its weight now.
+fn least_of_warming(
+    warming: Warming<'_>,
+    cluster: &Cluster,
+    rng: &mut impl Rng,
+    fits: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let len = cluster.endpoints.len();
+    let a = warming.one(rng, |rng| cluster.weights.sample(len, rng), &fits)?;
+    let other = |i| i != a && fits(i);
+    let b = warming
+        .one(rng, |rng| cluster.weights.sample(len, rng), other)
+        .unwrap_or(a);
+    Some(lower(a, b, |i| {
+        let endpoint = &cluster.endpoints[i];
+        f64::from(endpoint.live.active.load(Ordering::Relaxed)) / warming.weight(endpoint)
+    }))
 }
 
 /// What is under way, for its weight.

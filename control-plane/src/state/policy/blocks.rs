@@ -7,20 +7,19 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use api::{
-    Balancer, Breaker, Cluster, Invalid, Keepalive, Limits, Outlier, RetryBudget, Timeouts, TlsMode, limits,
-    proto,
+    Breaker, Cluster, Invalid, Keepalive, Limits, Outlier, RetryBudget, Timeouts, TlsMode, limits, proto,
 };
 use crds::destination_rule::connection_pool::{H2UpgradePolicy, HttpPool, TcpKeepalive, TcpPool};
 use crds::destination_rule::{self as crd, tls};
 
-use balancer::balancer;
+use balancer::{Balancing, balancing};
 
 use crate::state::rules::{refuse, whole_ms};
 
 /// The blocks of a traffic policy; `None` for one that is not given.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Blocks {
-    balancer: Option<Balancer>,
+    balancer: Option<Balancing>,
     pool: Option<Pool>,
     outlier: Option<Outlier>,
     breaker: Option<Breaker>,
@@ -62,7 +61,7 @@ impl Blocks {
         let under = |field: &'static str| move |e: Invalid| e.under(field);
         let blocks = Self {
             balancer: load_balancer
-                .map(balancer)
+                .map(balancing)
                 .transpose()
                 .map_err(under("loadBalancer"))?,
             pool: connection_pool
@@ -140,8 +139,9 @@ impl Blocks {
             cluster.upgrade_to_http2 = *upgrade_to_http2;
             cluster.upgrade_outside_mesh = *upgrade_outside_mesh;
         }
-        if let Some(balancer) = balancer {
+        if let Some(Balancing { balancer, warmup }) = balancer {
             cluster.balancer = balancer.clone();
+            cluster.warmup = *warmup;
         }
         cluster.outlier = outlier.or(cluster.outlier);
         cluster.breaker = breaker.or(cluster.breaker);

@@ -138,6 +138,9 @@ impl Built {
             Arc::ptr_eq(&old.spec, &spec) && old.absent == absent && same(&old.endpoints, &endpoints)
         });
         if !unchanged {
+            if let Some(old) = old.as_ref().filter(|old| !old.endpoints.is_empty()) {
+                live::tell_new(old, &endpoints);
+            }
             let live = Arc::clone(&self.live(&name.name).cluster);
             let cluster = Arc::new(Cluster {
                 name: Arc::clone(&live.name),

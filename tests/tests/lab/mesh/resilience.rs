@@ -5,6 +5,7 @@ mod breaker;
 mod limits;
 mod retry;
 mod sticky;
+mod warmup;
 
 use anyhow::ensure;
 use libtest_mimic::Trial;
@@ -16,6 +17,7 @@ pub(super) fn trials() -> Vec<Trial> {
     trials.extend(limits::trials());
     trials.extend(balance::trials());
     trials.extend(sticky::trials());
+    trials.extend(warmup::trials());
     trials
 }
 

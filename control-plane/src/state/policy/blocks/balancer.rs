@@ -2,13 +2,20 @@
 
 use std::num::NonZeroU32;
 
-use api::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable, Invalid, limits};
+use api::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable, Invalid, Warmup, limits};
 use crds::destination_rule::load_balancer::{self as crd, SimpleBalancer};
 use http::HeaderName;
 
 use crate::state::rules::{refuse, whole_ms};
 
-pub(super) fn balancer(block: &crd::LoadBalancer) -> Result<Balancer, Invalid> {
+/// The balancer, and the warm-up beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Balancing {
+    pub(super) balancer: Balancer,
+    pub(super) warmup: Option<Warmup>,
+}
+
+pub(super) fn balancing(block: &crd::LoadBalancer) -> Result<Balancing, Invalid> {
     let crd::LoadBalancer {
         simple,
         consistent_hash,
@@ -19,9 +26,7 @@ pub(super) fn balancer(block: &crd::LoadBalancer) -> Result<Balancer, Invalid> {
     } = block;
     refuse(&[("localityLbSetting", locality_lb_setting.is_some())])?;
     refuse(&[("zoneAwareLbSetting", zone_aware_lb_setting.is_some())])?;
-    refuse(&[("warmupDurationSecs", warmup_duration_secs.is_some())])?;
-    refuse(&[("warmup", warmup.is_some())])?;
-    match (simple, consistent_hash) {
+    let balancer = match (simple, consistent_hash) {
         (Some(_), Some(_)) => Err(Invalid::new(
             "consistentHash",
             "cannot stand beside simple: keep one",
@@ -30,6 +35,29 @@ pub(super) fn balancer(block: &crd::LoadBalancer) -> Result<Balancer, Invalid> {
             .map(|hash| Balancer::ConsistentHash(Box::new(hash)))
             .map_err(|e| e.under("consistentHash")),
         (simple, None) => self::simple(simple.unwrap_or_default()),
+    }?;
+    // That it fits the balancer, the contract's own check says.
+    let warmup = match (warmup, warmup_duration_secs) {
+        (Some(warmup), _) => Some(self::warmup(warmup)),
+        (None, Some(duration)) => Some(self::warmup(&crd::Warmup {
+            duration: *duration,
+            ..crd::Warmup::default()
+        })),
+        (None, None) => None,
+    };
+    Ok(Balancing { balancer, warmup })
+}
+
+fn warmup(block: &crd::Warmup) -> Warmup {
+    let crd::Warmup {
+        duration,
+        minimum_percent,
+        aggression,
+    } = block;
+    Warmup {
+        duration: whole_ms(duration.get()),
+        minimum_percent: minimum_percent.unwrap_or(10.0),
+        aggression: aggression.unwrap_or(1.0),
     }
 }
 
@@ -122,7 +150,10 @@ mod tests {
     use super::*;
 
     fn of(yaml: &str) -> Result<Balancer, String> {
-        balancer(&serde_saphyr::from_str(yaml).unwrap()).map_err(|e| e.to_string())
+        let balancing = balancing(&serde_saphyr::from_str(yaml).unwrap());
+        balancing
+            .map(|balancing| balancing.balancer)
+            .map_err(|e| e.to_string())
     }
 
     fn hash_of(yaml: &str) -> ConsistentHash {
@@ -140,6 +171,25 @@ mod tests {
     fn both_crates_hold_the_same_bounds() {
         assert_eq!(crd::MAX_RING_SIZE, u64::from(limits::MAX_RING_SIZE));
         assert_eq!(crd::MAGLEV_SIZE_BELOW, u64::from(limits::MAGLEV_SIZE_BELOW));
+    }
+
+    #[test]
+    fn a_warm_up_has_its_defaults_and_goes_before_its_old_form() {
+        let of = |yaml: &str| balancing(&serde_saphyr::from_str(yaml).unwrap()).unwrap().warmup;
+        let expected = |secs, minimum_percent, aggression| {
+            Some(Warmup {
+                duration: Duration::from_secs(secs),
+                minimum_percent,
+                aggression,
+            })
+        };
+        assert_eq!(of("{simple: ROUND_ROBIN}"), None);
+        assert_eq!(of("{warmup: {duration: 1m}}"), expected(60, 10.0, 1.0));
+        assert_eq!(
+            of("{warmup: {duration: 1m, minimumPercent: 0, aggression: 2}, warmupDurationSecs: 5s}"),
+            expected(60, 0.0, 2.0)
+        );
+        assert_eq!(of("{warmupDurationSecs: 5s}"), expected(5, 10.0, 1.0));
     }
 
     #[test]

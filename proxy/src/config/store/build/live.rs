@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::breaker;
+use crate::config::snapshot::{Cluster, Endpoint};
 use crate::live::{ClusterLive, EndpointLive};
 
 /// Live state of a cluster and its endpoints, by address and pod.
@@ -64,5 +65,17 @@ impl Live {
             }
             stays
         });
+    }
+}
+
+/// Notes which endpoints have appeared among those of `old`. What a proxy finds at first has been there for who knows how
+/// long, and nothing else could take its traffic: it is not new.
+pub(super) fn tell_new(old: &Cluster, endpoints: &[Arc<Endpoint>]) {
+    let before: HashSet<_> = old.endpoints.iter().map(|e| Arc::as_ptr(&e.live)).collect();
+    let new = endpoints
+        .iter()
+        .filter(|e| !before.contains(&Arc::as_ptr(&e.live)));
+    for endpoint in new {
+        old.live.appeared(&endpoint.live, Instant::now());
     }
 }

@@ -127,3 +127,38 @@ fn an_endpoint_that_leaves_its_service_while_its_pod_is_dialled_keeps_its_live_s
     assert!(Arc::ptr_eq(&cluster_of(&snapshot).endpoints[0].live, live));
     assert!(!live.retired.load(Ordering::Acquire));
 }
+
+#[test]
+fn an_endpoint_is_new_when_it_appears_among_others() {
+    let since = |cluster: &Cluster| -> Vec<bool> {
+        let new = |e: &Arc<crate::config::snapshot::Endpoint>| e.live.since.load(Ordering::Relaxed) > 0;
+        cluster.endpoints.iter().map(new).collect()
+    };
+    let (mut store, first) = serving();
+    assert_eq!(
+        since(&cluster_of(&first)),
+        [false, false],
+        "what is found at first is not new"
+    );
+    assert_eq!(cluster_of(&first).live.newest.load(Ordering::Relaxed), 0);
+    let (one, two, three) = (
+        ("10.0.0.1:80", "v1"),
+        ("10.0.0.2:80", "v2"),
+        ("10.0.0.3:80", "v1"),
+    );
+    let mut send = |all: &[(&str, &str)]| {
+        let sent = update([endpoints("e", all)]);
+        cluster_of(&store.apply(sent).snapshot.expect("a snapshot"))
+    };
+    let after = send(&[one, two, three]);
+    assert_eq!(since(&after), [false, false, true]);
+    assert!(after.live.newest.load(Ordering::Relaxed) > 0);
+    assert_eq!(since(&send(&[two, three])), [false, true], "it stays as it was");
+    assert_eq!(
+        since(&send(&[one, two, three])),
+        [true, false, true],
+        "and what returns is new"
+    );
+    assert!(send(&[]).endpoints.is_empty());
+    assert_eq!(since(&send(&[one])), [false], "with nobody to warm up beside it");
+}
