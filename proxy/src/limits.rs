@@ -1,6 +1,7 @@
 //! Upper bounds of a cluster (`connectionPool` of the DestinationRule): connections, waiting requests, requests, retries.
 //! The outbound path takes a [`Permit`] before it does the thing and drops it after. Nothing waits here: what exceeds a
-//! bound is refused at once, with the bound's name. Counting goes on without bounds too, for gauges and retry budgets.
+//! bound is refused at once, with the bound's name; only requests that would open one connection too many wait for one,
+//! in `upstream::queue`, as many as `http1MaxPendingRequests` says. Counting goes on without bounds too, for gauges and retry budgets.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -95,6 +96,9 @@ pub(crate) fn acquire_below(live: &Arc<ClusterLive>, bound: Bound, max: u32) -> 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.bound.counter(&self.live).fetch_sub(1, Ordering::Relaxed);
+        if self.bound == Bound::Connections {
+            self.live.queue.place_freed();
+        }
     }
 }
 

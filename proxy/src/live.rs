@@ -15,6 +15,7 @@ use crate::balancer::Latency;
 use crate::breaker::Breaker;
 use crate::metrics::ClusterMetrics;
 use crate::outlier::Record;
+use crate::upstream::queue::Queue;
 
 /// Live state of one endpoint of one cluster.
 #[derive(Debug)]
@@ -82,6 +83,8 @@ pub struct ClusterLive {
     pub requests: AtomicU32,
     /// Retries under way.
     pub retries: AtomicU32,
+    /// Those of `pending` who wait because there are as many connections as there may be.
+    pub(crate) queue: Queue,
     /// Endpoints ejected, as last counted.
     pub ejected: AtomicU32,
     /// Set while a worker decides about an ejection, so that two never exceed the bound together.
@@ -104,6 +107,7 @@ impl ClusterLive {
             pending: AtomicU32::new(0),
             requests: AtomicU32::new(0),
             retries: AtomicU32::new(0),
+            queue: Queue::default(),
             ejected: AtomicU32::new(0),
             ejecting: AtomicBool::new(false),
             cursor: AtomicU64::new(0),

@@ -5,6 +5,7 @@ pub mod body;
 pub mod connect;
 pub mod feed;
 pub mod pool;
+pub mod queue;
 pub mod response;
 pub mod send;
 

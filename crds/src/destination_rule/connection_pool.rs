@@ -21,7 +21,8 @@ pub struct ConnectionPool {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpPool {
-    /// The most connections to the destination; no limit when absent.
+    /// The most connections to the destination; no limit when absent. Requests wait for one that is free, see
+    /// http1MaxPendingRequests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_connections: Option<u32>,
@@ -59,7 +60,8 @@ pub struct TcpKeepalive {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpPool {
-    /// The most requests that wait for a connection, HTTP/1 and HTTP/2; no limit when absent.
+    /// The most requests that wait for a connection, HTTP/1 and HTTP/2, one that is being opened or one of
+    /// maxConnections; no limit when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http1_max_pending_requests: Option<u32>,
     /// The most requests under way, HTTP/1 and HTTP/2; no limit when absent.

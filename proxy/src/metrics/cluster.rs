@@ -155,6 +155,14 @@ fn requests(out: &mut FamilyWriter<'_, '_>, snapshot: &Snapshot) -> fmt::Result 
             .clusters
             .iter()
             .map(|c| (one(c), i64::from(c.live.requests.load(Ordering::Relaxed)))),
+    )?;
+    out.gauges(
+        "hauberk_cluster_requests_pending",
+        "Requests that wait for a connection: for one that is being opened, or for one of as many as there may be",
+        snapshot
+            .clusters
+            .iter()
+            .map(|c| (one(c), i64::from(c.live.pending.load(Ordering::Relaxed)))),
     )
 }
 

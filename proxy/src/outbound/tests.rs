@@ -9,6 +9,7 @@ mod heads;
 mod mirrors;
 mod opaque;
 mod pool;
+mod queue;
 mod retries;
 mod shared;
 mod sticky;

@@ -1,6 +1,7 @@
 //! One try: a connection to the endpoint that was picked, the request on it, the head of its answer; all of it within the
 //! try's own timeout and the request's deadline.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 
@@ -33,12 +34,16 @@ pub(super) async fn attempt(
 ) -> Tried {
     let wire = wire(worker, sending, endpoint, supply.expects_continue).map_err(Failed::unsent)?;
     let limit = Limit::of(sending);
+    let queued = Cell::new(false);
     let lease = limit
-        .keep(worker.upstream.lease(sending.cluster, endpoint, wire))
+        .keep(worker.upstream.lease(sending.cluster, endpoint, wire, &queued))
         .await;
     let mut lease = lease
         .unwrap_or_else(|| Err(limit.passed(endpoint)))
-        .map_err(Failed::unsent)?;
+        .map_err(|error| Failed {
+            queued: queued.get(),
+            ..Failed::unsent(error)
+        })?;
     let request = supply.take(sending, wire, number, &worker.hosts);
     let answer = limit.keep(lease.send(request, endpoint.spec.address)).await;
     match answer.unwrap_or_else(|| Err(Failed::sent(limit.passed(endpoint)))) {
@@ -61,12 +66,13 @@ pub(super) async fn attempt(
 }
 
 /// What a try says about its endpoint. One that could not be connected to in time is out of reach, however short the
-/// time was.
+/// time was; a try whose time passed in the queue has not even asked it.
 pub(super) fn outcome(tried: &Tried) -> Outcome {
     match tried {
         Ok((response, _)) => {
             Outcome::of_answer(response.status(), crate::retry::grpc_status(response.headers()))
         }
+        Err(Failed { queued: true, .. }) => Outcome::Neutral,
         Err(Failed {
             error: Error::Timeout | Error::TryTimeout { .. },
             sent: false,

@@ -3,21 +3,22 @@
 //! pushes: a push closes nothing.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::collections::{HashMap, VecDeque};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::Wire;
 use super::body::RequestBody;
+use super::queue::Watch;
 use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
-use crate::live::EndpointLive;
+use crate::live::{ClusterLive, EndpointLive};
 
 /// Streams that one HTTP/2 connection carries before another is opened: the least that servers should allow
 /// (RFC 9113, 6.5.2), and what our own inbound side allows.
@@ -41,16 +42,22 @@ struct Key {
 pub(super) struct Lane {
     wire: Wire,
     endpoint: Arc<EndpointLive>,
+    pub(super) cluster: Arc<ClusterLive>,
     /// As the newest request's cluster has them: they hold for connections that are open already, too.
     bounds: Cell<Bounds>,
-    idle: RefCell<Vec<Http1>>,
-    shared: RefCell<Vec<Http2>>,
+    pub(super) idle: RefCell<Vec<Http1>>,
+    pub(super) shared: RefCell<Vec<Http2>>,
     /// One connection is being opened for everyone who waits.
     opening: Cell<bool>,
     opened: Notify,
     /// Number of the latest opening, and how it failed if it did: who waited for it fails with it, not one by one.
     openings: Cell<u64>,
     failure: RefCell<Option<(u64, Error)>>,
+    /// Requests that wait for a connection here, see `queue`, the first in front; and how many there are, for some of
+    /// these have given up.
+    pub(super) waiters: RefCell<VecDeque<oneshot::Sender<Lease>>>,
+    pub(super) waiting: Cell<u32>,
+    pub(super) watch: RefCell<Option<Watch>>,
 }
 
 /// How long and how often a connection may be used.
@@ -59,12 +66,14 @@ struct Bounds {
     max_age: Option<Duration>,
     max_idle: Option<Duration>,
     max_uses: u32,
+    /// The cluster may have no more than so many connections: some may be waited for.
+    is_bounded: bool,
 }
 
 /// How long and how often a connection has been used.
 #[derive(Debug)]
 pub(super) struct History {
-    opened: Instant,
+    pub(super) opened: Instant,
     uses: Cell<u32>,
     last_use: Cell<Instant>,
 }
@@ -79,6 +88,7 @@ impl Bounds {
                 .limits
                 .max_requests_per_connection
                 .map_or(u32::MAX, std::num::NonZero::get),
+            is_bounded: cluster.spec.limits.max_connections.is_some(),
         }
     }
 }
@@ -106,7 +116,7 @@ impl History {
 }
 
 #[derive(Debug)]
-struct Http1 {
+pub(super) struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     history: Rc<History>,
     /// As the server announced in `Keep-Alive`, less a margin for the way there.
@@ -114,10 +124,19 @@ struct Http1 {
 }
 
 #[derive(Debug, Clone)]
-struct Http2 {
+pub(super) struct Http2 {
     sender: http2::SendRequest<RequestBody>,
-    history: Rc<History>,
-    active: Rc<Cell<u32>>,
+    pub(super) load: Rc<Load>,
+}
+
+/// What a shared connection carries, and has carried.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) history: History,
+    pub(super) active: Cell<u32>,
+    /// A request of its lane waits for the end of a stream.
+    pub(super) is_waited_for: Cell<bool>,
+    lane: Weak<Lane>,
 }
 
 /// What a lane has for a request.
@@ -154,12 +173,18 @@ pub(super) enum Sender {
 
 /// Counts one stream of a shared connection.
 #[derive(Debug)]
-pub(super) struct ActiveStream(Rc<Cell<u32>>, Rc<History>);
+pub(super) struct ActiveStream(Rc<Load>);
 
 impl Drop for ActiveStream {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-        self.1.last_use.set(Instant::now());
+        let load = &self.0;
+        load.active.set(load.active.get() - 1);
+        load.history.last_use.set(Instant::now());
+        if load.is_waited_for.get()
+            && let Some(lane) = load.lane.upgrade()
+        {
+            lane.stream_ended(load);
+        }
     }
 }
 
@@ -178,6 +203,7 @@ impl Pool {
         let lane = Rc::new(Lane {
             wire,
             endpoint: Arc::clone(&endpoint.live),
+            cluster: Arc::clone(&cluster.live),
             bounds: Cell::new(bounds),
             idle: RefCell::default(),
             shared: RefCell::default(),
@@ -185,6 +211,9 @@ impl Pool {
             opened: Notify::new(),
             openings: Cell::new(0),
             failure: RefCell::new(None),
+            waiters: RefCell::default(),
+            waiting: Cell::new(0),
+            watch: RefCell::default(),
         });
         self.lanes.borrow_mut().insert(key, Rc::clone(&lane));
         lane
@@ -195,7 +224,7 @@ impl Pool {
         self.lanes.borrow_mut().retain(|_, lane| {
             lane.sweep(now);
             // Others hold the lane while a request is under way or a connection is being opened.
-            Rc::strong_count(lane) > 1 || !lane.idle.borrow().is_empty() || !lane.shared.borrow().is_empty()
+            Rc::strong_count(lane) > 1 || lane.has_connections()
         });
     }
 }
@@ -234,18 +263,19 @@ impl Lane {
         Found::Open
     }
 
+    /// A connection that was given back a moment ago, or is in use no longer for another reason.
+    pub(super) fn take_unready(self: &Rc<Self>) -> Option<Lease> {
+        let Http1 {
+            sender,
+            history,
+            announced: _,
+        } = self.idle.borrow_mut().pop()?;
+        Some(self.lease_http1(sender, history, true))
+    }
+
     fn find_shared(self: &Rc<Self>) -> Found {
-        let now = Instant::now();
-        let limit = if self.wire.mesh().is_some() {
-            STREAMS_OF_PROXIES
-        } else {
-            STREAMS_OF_APPLICATIONS
-        };
-        let mut shared = self.shared.borrow_mut();
-        let bounds = self.bounds.get();
-        shared.retain(|c| !c.sender.is_closed() && !c.history.is_spent(bounds, now));
-        if let Some(connection) = shared.iter().find(|c| c.active.get() < limit) {
-            return Found::Lease(self.lease_http2(connection, true));
+        if let Some(lease) = self.lease_shared(|_| true) {
+            return Found::Lease(lease);
         }
         if self.opening.get() {
             Found::Wait
@@ -254,7 +284,26 @@ impl Lane {
         }
     }
 
-    fn lease_http1(
+    /// A stream on a shared connection that takes one more.
+    pub(super) fn lease_shared(self: &Rc<Self>, fits: impl Fn(&Http2) -> bool) -> Option<Lease> {
+        let now = Instant::now();
+        let limit = if self.wire.mesh().is_some() {
+            STREAMS_OF_PROXIES
+        } else {
+            STREAMS_OF_APPLICATIONS
+        };
+        let mut shared = self.shared.borrow_mut();
+        let bounds = self.bounds.get();
+        shared.retain(|c| !c.sender.is_closed() && !c.load.history.is_spent(bounds, now));
+        let found = shared.iter().find(|c| c.load.active.get() < limit && fits(c));
+        found.map(|connection| self.lease_http2(connection, true))
+    }
+
+    pub(super) fn has_connections(&self) -> bool {
+        !self.idle.borrow().is_empty() || !self.shared.borrow().is_empty()
+    }
+
+    pub(super) fn lease_http1(
         self: &Rc<Self>,
         sender: http1::SendRequest<RequestBody>,
         history: Rc<History>,
@@ -269,12 +318,12 @@ impl Lane {
     }
 
     fn lease_http2(self: &Rc<Self>, connection: &Http2, reused: bool) -> Lease {
-        connection.history.uses.set(connection.history.uses.get() + 1);
-        connection.active.set(connection.active.get() + 1);
-        let active = ActiveStream(Rc::clone(&connection.active), Rc::clone(&connection.history));
+        let load = &connection.load;
+        load.history.uses.set(load.history.uses.get() + 1);
+        load.active.set(load.active.get() + 1);
         let sender = Sender::Http2 {
             sender: connection.sender.clone(),
-            active,
+            active: ActiveStream(Rc::clone(load)),
         };
         Lease {
             sender,
@@ -290,11 +339,18 @@ impl Lane {
     pub(super) fn add_http2(self: &Rc<Self>, sender: http2::SendRequest<RequestBody>) -> Lease {
         let connection = Http2 {
             sender,
-            history: Rc::new(History::new()),
-            active: Rc::new(Cell::new(0)),
+            load: Rc::new(Load {
+                history: History::new(),
+                active: Cell::new(0),
+                is_waited_for: Cell::new(false),
+                lane: Rc::downgrade(self),
+            }),
         };
         let lease = self.lease_http2(&connection, false);
         self.shared.borrow_mut().push(connection);
+        if self.bounds.get().is_bounded {
+            self.watch();
+        }
         lease
     }
 
@@ -327,8 +383,8 @@ impl Lane {
             !(retired || c.sender.is_closed() || expired || c.history.is_stale(bounds, now))
         });
         self.shared.borrow_mut().retain(|c| {
-            let unused = c.active.get() == 0;
-            !(c.sender.is_closed() || unused && (retired || c.history.is_stale(bounds, now)))
+            let unused = c.load.active.get() == 0;
+            !(c.sender.is_closed() || unused && (retired || c.load.history.is_stale(bounds, now)))
         });
     }
 }
@@ -363,10 +419,14 @@ impl Lease {
             Sender::Http1 { sender, history } => {
                 let now = Instant::now();
                 let retired = lane.endpoint.retired.load(Ordering::Relaxed);
-                if retired || sender.is_closed() || history.is_spent(lane.bounds.get(), now) {
+                let bounds = lane.bounds.get();
+                if retired || sender.is_closed() || history.is_spent(bounds, now) {
                     return;
                 }
                 history.last_use.set(now);
+                if bounds.is_bounded && lane.cluster.queue.len() > 0 {
+                    return lane.pass_on(sender, history, now);
+                }
                 // A second less than announced: what is sent at the last moment arrives too late.
                 let announced = announced.map(|limit| limit.saturating_sub(Duration::from_secs(1)));
                 lane.idle.borrow_mut().push(Http1 {
@@ -374,6 +434,9 @@ impl Lease {
                     history,
                     announced,
                 });
+                if bounds.is_bounded {
+                    lane.watch();
+                }
             }
             Sender::Http2 { sender: _, active } => drop(active),
         }

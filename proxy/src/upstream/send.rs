@@ -1,5 +1,6 @@
 //! One request to one endpoint: find or open a connection, send, and say exactly what became of it.
 
+use std::cell::Cell;
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::body::RequestBody;
 use super::pool::{Found, Lane, Lease, Sender};
+use super::queue::Place;
 use super::{Upstream, Wire};
 use crate::config::snapshot::{Cluster, Endpoint};
 use crate::cork::cork;
@@ -40,6 +42,8 @@ pub struct Failed {
     pub reused: bool,
     /// It may have been sent.
     pub sent: bool,
+    /// Its time passed while it waited for one of as many connections as its cluster may have.
+    pub queued: bool,
 }
 
 impl Failed {
@@ -51,6 +55,7 @@ impl Failed {
             request: None,
             reused: false,
             sent: false,
+            queued: false,
         }
     }
 
@@ -62,20 +67,23 @@ impl Failed {
             request: None,
             reused: false,
             sent: true,
+            queued: false,
         }
     }
 }
 
 impl Upstream {
-    /// Finds or opens a connection to an endpoint.
+    /// Finds or opens a connection to an endpoint. Where the cluster has as many as it may, it waits for one, and `queued`
+    /// is set meanwhile.
     ///
     /// # Errors
-    /// When no connection comes about, or the cluster has as many as it may.
+    /// When no connection comes about, or as many requests wait for one as may.
     pub async fn lease(
         self: &Rc<Self>,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         wire: Wire,
+        queued: &Cell<bool>,
     ) -> Result<Lease, Error> {
         let lane = self.pool.lane(cluster, endpoint, wire);
         let mut pending = None;
@@ -86,14 +94,17 @@ impl Upstream {
                     pending = pending
                         .map_or_else(|| limits::acquire(cluster, Bound::Pending), Ok)
                         .map(Some)?;
-                    lane.wait().await?;
+                    queued.set(lane.waiting.get() > 0);
+                    let opened = lane.wait().await;
+                    queued.set(false);
+                    opened?;
                 }
                 Found::Open => {
                     let _pending = pending.map_or_else(|| limits::acquire(cluster, Bound::Pending), Ok)?;
                     // Only shared connections are worth waiting for.
                     let opening = wire.is_http2().then(|| lane.opening());
                     // Boxed, so that requests which find a connection do not carry the room for a handshake.
-                    let opened = Box::pin(self.open(&lane, cluster, endpoint, wire)).await;
+                    let opened = Box::pin(self.open(&lane, cluster, endpoint, wire, queued)).await;
                     if let (Err(error), Some(opening)) = (&opened, &opening) {
                         opening.failed(error.clone());
                     }
@@ -109,8 +120,12 @@ impl Upstream {
         cluster: &Arc<Cluster>,
         endpoint: &Endpoint,
         wire: Wire,
+        queued: &Cell<bool>,
     ) -> Result<Lease, Error> {
-        let permit = limits::acquire(cluster, Bound::Connections)?;
+        let permit = match lane.place(cluster, queued).await {
+            Place::Free(permit) => permit,
+            Place::Connection(lease) => return Ok(lease),
+        };
         let metrics = &cluster.live.metrics;
         let io = self.connect(cluster, endpoint, wire.mesh()).await;
         let io = io.inspect_err(|_| metrics.connect_failures.inc())?;
@@ -216,6 +231,7 @@ impl Lease {
                 sent: request.is_none(),
                 request,
                 reused: self.reused,
+                queued: false,
             }
         })
     }

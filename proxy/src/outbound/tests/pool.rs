@@ -189,22 +189,3 @@ fn a_request_under_way_outlives_its_endpoints_retirement() {
         eventually("it closes with the request", || server.open() == 0).await;
     });
 }
-
-#[test]
-fn a_cluster_has_as_many_connections_as_it_may() {
-    run(async {
-        let server = Server::start(|_, _| Reply::Hang).await;
-        let cluster = cluster(&[server.address], |spec| {
-            spec.limits.max_connections = NonZeroU32::new(1);
-        });
-        let world = World::new(forward(None, &cluster, |_| {}));
-        let (mut one, mut two) = (world.http1().await, world.http1().await);
-        let _one = tokio::task::spawn_local(async move { one.send_request(request("GET", "/", "")).await });
-        eventually("one request arrives", || server.seen().len() == 1).await;
-        assert_eq!(
-            ask(&mut two, request("GET", "/", "")).await.told(),
-            (503, "overflow")
-        );
-        assert_eq!(server.connections(), 1);
-    });
-}

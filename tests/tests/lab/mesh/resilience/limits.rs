@@ -1,4 +1,5 @@
-//! The limits of `connectionPool`: what exceeds them is refused at once, by the limit's name.
+//! The limits of `connectionPool`: what exceeds them waits where it may, and is refused at once, by the limit's name, where
+//! it may not.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ pub(super) fn trials() -> Vec<Trial> {
             requests,
         ),
         group.trial(
-            "more connections than maxConnections are refused by name",
+            "requests beyond maxConnections wait their turn, http1MaxPendingRequests of them",
             connections,
         ),
         group.trial(
@@ -118,11 +119,34 @@ async fn requests(lab: &Lab) -> anyhow::Result<()> {
 
 /// There from the start, so that no connection that was made otherwise takes a place.
 const FEW: &str = "trafficPolicy:\n  connectionPool:\n    tcp: {maxConnections: 2}\n    \
-                   http: {h2UpgradePolicy: DO_NOT_UPGRADE}";
+                   http: {http1MaxPendingRequests: 2, h2UpgradePolicy: DO_NOT_UPGRADE}";
 
 async fn connections(lab: &Lab) -> anyhow::Result<()> {
-    let replies = at_once(lab, "http://few:8080/delay/1000", 6).await?;
-    check(&replies, 2, "maxConnections")
+    let (slow, more) = tokio::join!(at_once(lab, "http://few:8080/delay/3000", 2), async {
+        eventually(SOON, "both connections are in use", async || {
+            let text = lab.proxy("web").metrics().await?;
+            let both = text.lines().any(|line| {
+                line.starts_with("hauberk_cluster_connections_active")
+                    && line.contains("few")
+                    && line.ends_with(" 2")
+            });
+            ensure!(both, "not yet");
+            Ok(())
+        })
+        .await?;
+        at_once(lab, "http://few:8080/", 5).await
+    });
+    check(&slow?, 2, "none")?;
+    let more = more?;
+    check(&more, 2, "http1MaxPendingRequests")?;
+    for reply in more.iter().filter(|reply| reply.status == 200) {
+        ensure!(
+            reply.took > Duration::from_millis(500),
+            "it waited for {:?} only",
+            reply.took
+        );
+    }
+    Ok(())
 }
 
 /// A service whose only endpoint is an address that nobody has: connecting to it takes until the timeout.
