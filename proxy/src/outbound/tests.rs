@@ -14,3 +14,4 @@ mod retries;
 mod shared;
 mod sticky;
 mod tunnels;
+mod wires;
