@@ -17,7 +17,7 @@
 use std::fmt;
 
 use api::RetryCondition;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use crate::error::Error;
 
@@ -33,6 +33,10 @@ pub enum Verdict<'a> {
         status: StatusCode,
         /// Its gRPC status, where the headers carry one already; see [`grpc_status`].
         grpc: Option<u8>,
+        /// A rate limiter gave it; see [`is_limited`].
+        limited: bool,
+        /// It has a header that the request named; see [`take_retriable_headers`].
+        named: bool,
     },
     /// There is no answer.
     Failed {
@@ -113,7 +117,12 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<u8> {
 #[must_use]
 pub fn decide(policy: &api::Retry, retries: u32, verdict: Verdict<'_>, request: RequestKind) -> Decision {
     let why = match verdict {
-        Verdict::Answer { status, grpc } => answer(policy, status, grpc),
+        Verdict::Answer {
+            status,
+            grpc,
+            limited,
+            named,
+        } => answer(policy, (status, grpc), limited, named),
         Verdict::Failed { error, pooled } => failure(policy, error, pooled, request.idempotent),
     };
     let Some(why) = why else {
@@ -132,9 +141,49 @@ pub fn decide(policy: &api::Retry, retries: u32, verdict: Verdict<'_>, request: 
     }
 }
 
-/// What covers an answer.
-fn answer(policy: &api::Retry, status: StatusCode, grpc: Option<u8>) -> Option<Why> {
-    if status.as_u16() < 400 && matches!(grpc, None | Some(0)) && policy.statuses.is_empty() {
+/// Whether an answer is one that failed.
+#[must_use]
+pub fn is_error(status: StatusCode, grpc: Option<u8>) -> bool {
+    status.as_u16() >= 400 || !matches!(grpc, None | Some(0))
+}
+
+/// Whether an answer says that a rate limiter gave it, as Envoy's and those that stand behind it do.
+#[must_use]
+pub fn is_limited(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-envoy-ratelimited")
+}
+
+/// Takes from a request the header by which it names headers of the answer that ask for another try (of the condition
+/// `retriable-headers`). It is for the first proxy: endpoints do not get it.
+pub fn take_retriable_headers(headers: &mut HeaderMap) -> Option<Box<[HeaderName]>> {
+    const NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
+    /// What is looked for in each answer stays bounded.
+    const MOST: usize = 32;
+    let http::header::Entry::Occupied(entry) = headers.entry(NAMES) else {
+        return None;
+    };
+    let (_, values) = entry.remove_entry_mult();
+    let texts: Vec<_> = values.collect();
+    let names = texts
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let names = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+    Some(names.take(MOST).collect())
+}
+
+/// What covers an answer. One that a rate limiter gave is covered by `envoy-ratelimited` alone: trying again is what it
+/// asks not to do.
+fn answer(
+    policy: &api::Retry,
+    (status, grpc): (StatusCode, Option<u8>),
+    limited: bool,
+    named: bool,
+) -> Option<Why> {
+    if limited {
+        let wanted = policy.conditions.contains(&RetryCondition::RateLimited);
+        return wanted.then_some(Why::Condition(RetryCondition::RateLimited));
+    }
+    if !is_error(status, grpc) && policy.statuses.is_empty() && !named {
         return None;
     }
     let covers = |condition: &RetryCondition| match condition {
@@ -146,7 +195,9 @@ fn answer(policy: &api::Retry, status: StatusCode, grpc: Option<u8>) -> Option<W
         RetryCondition::GrpcResourceExhausted => grpc == Some(8),
         RetryCondition::GrpcInternal => grpc == Some(13),
         RetryCondition::GrpcUnavailable => grpc == Some(14),
-        RetryCondition::ConnectFailure
+        RetryCondition::RetriableHeaders => named,
+        RetryCondition::RateLimited
+        | RetryCondition::ConnectFailure
         | RetryCondition::RefusedStream
         | RetryCondition::Reset
         | RetryCondition::ResetBeforeRequest => false,
@@ -203,6 +254,8 @@ fn word(condition: RetryCondition) -> &'static str {
         RetryCondition::GrpcInternal => "internal",
         RetryCondition::GrpcResourceExhausted => "resource-exhausted",
         RetryCondition::GrpcUnavailable => "unavailable",
+        RetryCondition::RateLimited => "envoy-ratelimited",
+        RetryCondition::RetriableHeaders => "retriable-headers",
     }
 }
 

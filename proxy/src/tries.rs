@@ -176,10 +176,17 @@ fn again(
     result: &Tried,
 ) -> Option<(retry::Why, Permit)> {
     let verdict = match result {
-        Ok((response, _)) => Verdict::Answer {
-            status: response.status(),
-            grpc: retry::grpc_status(response.headers()),
-        },
+        Ok((response, _)) => {
+            let (status, headers) = (response.status(), response.headers());
+            let grpc = retry::grpc_status(headers);
+            Verdict::Answer {
+                status,
+                grpc,
+                // Good answers are not looked at.
+                limited: retry::is_error(status, grpc) && retry::is_limited(headers),
+                named: supply.names_one_of(headers),
+            }
+        }
         Err(failed) => Verdict::Failed {
             error: &failed.error,
             pooled: failed.reused,

@@ -410,6 +410,10 @@ pub enum RetryCondition {
     GrpcInternal = 10,
     GrpcResourceExhausted = 11,
     GrpcUnavailable = 12,
+    /// The answer says that a rate limiter gave it.
+    RateLimited = 13,
+    /// The answer has a header that the request named for this.
+    RetriableHeaders = 14,
 }
 impl RetryCondition {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -431,6 +435,8 @@ impl RetryCondition {
             Self::GrpcInternal => "RETRY_CONDITION_GRPC_INTERNAL",
             Self::GrpcResourceExhausted => "RETRY_CONDITION_GRPC_RESOURCE_EXHAUSTED",
             Self::GrpcUnavailable => "RETRY_CONDITION_GRPC_UNAVAILABLE",
+            Self::RateLimited => "RETRY_CONDITION_RATE_LIMITED",
+            Self::RetriableHeaders => "RETRY_CONDITION_RETRIABLE_HEADERS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -451,6 +457,8 @@ impl RetryCondition {
                 Some(Self::GrpcResourceExhausted)
             }
             "RETRY_CONDITION_GRPC_UNAVAILABLE" => Some(Self::GrpcUnavailable),
+            "RETRY_CONDITION_RATE_LIMITED" => Some(Self::RateLimited),
+            "RETRY_CONDITION_RETRIABLE_HEADERS" => Some(Self::RetriableHeaders),
             _ => None,
         }
     }

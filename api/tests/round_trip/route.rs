@@ -191,6 +191,8 @@ fn retry() -> impl Strategy<Value = Retry> {
             RetryCondition::GrpcInternal,
             RetryCondition::GrpcResourceExhausted,
             RetryCondition::GrpcUnavailable,
+            RetryCondition::RateLimited,
+            RetryCondition::RetriableHeaders,
         ]),
         0..6,
     );

@@ -343,11 +343,10 @@ fn retries(report: &mut Report, at: At<'_>, retry: &Retry, timeout: Option<Durat
     for condition in RetryCondition::list(list).take(64) {
         match condition {
             Err(unknown) => report.error(at, unknown.to_string()),
-            Ok(
-                RetryCondition::EnvoyRatelimited
-                | RetryCondition::RetriableHeaders
-                | RetryCondition::Http3PostConnectFailure,
-            ) => report.warning(at, "names a condition that never occurs in this mesh"),
+            Ok(RetryCondition::Http3PostConnectFailure) => report.warning(
+                at,
+                "has http3-post-connect-failure, which never occurs: the mesh speaks no HTTP/3",
+            ),
             Ok(_) => {}
         }
     }

@@ -46,7 +46,7 @@ pub enum RetryCondition {
     ResetBeforeRequest,
     /// No connection could be made.
     ConnectFailure,
-    /// A 429 that a rate limiter of the mesh gave.
+    /// A rate limiter gave the answer, and says so in `x-envoy-ratelimited`.
     EnvoyRatelimited,
     /// 409.
     Retriable4xx,
@@ -54,7 +54,7 @@ pub enum RetryCondition {
     RefusedStream,
     /// The status codes that are listed beside it.
     RetriableStatusCodes,
-    /// Headers that the client names.
+    /// The answer has one of the headers that the request names in `x-envoy-retriable-header-names`.
     RetriableHeaders,
     /// HTTP/3 failed after it connected.
     Http3PostConnectFailure,

@@ -41,8 +41,20 @@ fn verdicts<'a>(errors: &'a [(&'static str, Error)]) -> Vec<(&'static str, Verdi
     let answer = |code: u16, grpc| Verdict::Answer {
         status: StatusCode::from_u16(code).unwrap(),
         grpc,
+        limited: false,
+        named: false,
+    };
+    let marked = |code: u16, limited, named| Verdict::Answer {
+        status: StatusCode::from_u16(code).unwrap(),
+        grpc: None,
+        limited,
+        named,
     };
     let mut all = vec![
+        ("limited 429", marked(429, true, false)),
+        ("limited 503", marked(503, true, false)),
+        ("named 200", marked(200, false, true)),
+        ("named 404", marked(404, false, true)),
         ("200", answer(200, None)),
         ("404", answer(404, None)),
         ("409", answer(409, None)),
@@ -125,7 +137,7 @@ const NO_ANSWER: [&str; 7] = [
 #[tokio::test]
 async fn each_condition_covers_what_it_says_and_nothing_else() {
     use RetryCondition::*;
-    let table: [(RetryCondition, &[&str]); 12] = [
+    let table: [(RetryCondition, &[&str]); 14] = [
         (ConnectFailure, &["connect", "connect timeout", "tls"]),
         (RefusedStream, &["refused stream"]),
         (Reset, &NO_ANSWER),
@@ -141,6 +153,8 @@ async fn each_condition_covers_what_it_says_and_nothing_else() {
         (GrpcInternal, &["grpc 13"]),
         (GrpcResourceExhausted, &["grpc 8"]),
         (GrpcUnavailable, &["grpc 14"]),
+        (RateLimited, &["limited 429", "limited 503"]),
+        (RetriableHeaders, &["named 200", "named 404"]),
     ];
     let errors = errors().await;
     for (condition, expected) in table {
@@ -216,7 +230,13 @@ fn statuses_are_those_of_answers_only() {
         statuses: vec![teapot, StatusCode::OK],
         ..policy(&[])
     };
-    let decide = |status, grpc| super::decide(&policy, 0, Verdict::Answer { status, grpc }, KIND);
+    let answered = |status, grpc| Verdict::Answer {
+        status,
+        grpc,
+        limited: false,
+        named: false,
+    };
+    let decide = |status, grpc| super::decide(&policy, 0, answered(status, grpc), KIND);
     assert_eq!(decide(teapot, None), Decision::Again(Why::Status(teapot)));
     assert_eq!(
         decide(StatusCode::OK, None),
@@ -247,6 +267,8 @@ fn attempts_and_a_body_that_is_gone_end_it_with_their_reason() {
     let verdict = Verdict::Answer {
         status: StatusCode::BAD_GATEWAY,
         grpc: None,
+        limited: false,
+        named: false,
     };
     let text =
         |retries, replayable| match decide(&policy, retries, verdict, RequestKind { replayable, ..KIND }) {
@@ -285,4 +307,20 @@ fn methods_that_may_change_something_anew_are_not_idempotent() {
     for method in ["POST", "PATCH", "CONNECT", "get", "PURGE"] {
         assert!(!is_idempotent(&method.parse().unwrap()), "{method}");
     }
+}
+
+#[test]
+fn the_request_names_headers_once_and_within_bounds() {
+    let mut headers = HeaderMap::new();
+    assert_eq!(take_retriable_headers(&mut headers), None);
+    let name = "x-envoy-retriable-header-names";
+    let values = ["X-Try-Again, x-busy", "", "no header,x-last"];
+    for value in values {
+        headers.append(name, value.parse().unwrap());
+    }
+    let names = take_retriable_headers(&mut headers).unwrap();
+    assert_eq!(*names, ["x-try-again", "x-busy", "x-last"]);
+    assert!(headers.is_empty(), "it goes no further");
+    headers.insert(name, vec!["a"; 1000].join(",").parse().unwrap());
+    assert_eq!(take_retriable_headers(&mut headers).unwrap().len(), 32);
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::{Request, Version, header, request};
+use api::RetryCondition;
+use http::{HeaderMap, HeaderName, Request, Version, header, request};
 use http_body::Body as _;
 
 use super::Sending;
@@ -22,6 +23,8 @@ pub(super) struct Supply {
     /// Its body waits for `100 Continue`.
     pub(super) expects_continue: bool,
     idempotent: bool,
+    /// Headers of an answer that ask for another try, where the policy lets the request name such.
+    retriable: Option<Box<[HeaderName]>>,
 }
 
 struct Kept {
@@ -53,6 +56,14 @@ impl Supply {
         let idempotent = retry::is_idempotent(&parts.method);
         let received = sending.received.clone().unwrap_or_default();
         let may_repeat = sending.retry.attempts > 0 && sending.tunnel.is_none();
+        let by_header = may_repeat
+            && sending
+                .retry
+                .conditions
+                .contains(&RetryCondition::RetriableHeaders);
+        let retriable = by_header
+            .then(|| retry::take_retriable_headers(&mut parts.headers))
+            .flatten();
         let (body, keep) = if sending.tunnel.is_some() || body.is_end_stream() {
             (RequestBody::Empty, KeptBody::Empty)
         } else if may_repeat {
@@ -74,6 +85,7 @@ impl Supply {
             kept,
             expects_continue,
             idempotent,
+            retriable,
         }
     }
 
@@ -132,6 +144,12 @@ impl Supply {
             idempotent: self.idempotent,
             replayable: self.can_repeat(),
         }
+    }
+
+    /// Whether an answer has one of the headers that the request named for this.
+    pub(super) fn names_one_of(&self, headers: &HeaderMap) -> bool {
+        let names = self.retriable.as_deref().unwrap_or_default();
+        names.iter().any(|name| headers.contains_key(name))
     }
 
     fn can_repeat(&self) -> bool {

@@ -66,6 +66,10 @@ pub enum RetryCondition {
     GrpcResourceExhausted,
     /// gRPC status 14.
     GrpcUnavailable,
+    /// The answer says that a rate limiter gave it.
+    RateLimited,
+    /// The answer has a header that the request named for this.
+    RetriableHeaders,
 }
 
 impl TryFrom<proto::Retry> for Retry {
@@ -153,6 +157,8 @@ fn condition(pb: i32) -> Result<RetryCondition, Invalid> {
         Pb::GrpcInternal => RetryCondition::GrpcInternal,
         Pb::GrpcResourceExhausted => RetryCondition::GrpcResourceExhausted,
         Pb::GrpcUnavailable => RetryCondition::GrpcUnavailable,
+        Pb::RateLimited => RetryCondition::RateLimited,
+        Pb::RetriableHeaders => RetryCondition::RetriableHeaders,
         Pb::Unspecified => {
             return Err(Invalid::new(
                 "",
@@ -177,6 +183,8 @@ impl From<RetryCondition> for proto::RetryCondition {
             RetryCondition::GrpcInternal => Self::GrpcInternal,
             RetryCondition::GrpcResourceExhausted => Self::GrpcResourceExhausted,
             RetryCondition::GrpcUnavailable => Self::GrpcUnavailable,
+            RetryCondition::RateLimited => Self::RateLimited,
+            RetryCondition::RetriableHeaders => Self::RetriableHeaders,
         }
     }
 }

@@ -65,10 +65,10 @@ fn add(retry: &mut Retry, entry: RetryCondition) -> Result<(), Invalid> {
             }
             return Ok(());
         }
-        // These never occur here, and the check says so in a warning.
-        RetryCondition::EnvoyRatelimited
-        | RetryCondition::RetriableHeaders
-        | RetryCondition::Http3PostConnectFailure => return Ok(()),
+        RetryCondition::EnvoyRatelimited => Condition::RateLimited,
+        RetryCondition::RetriableHeaders => Condition::RetriableHeaders,
+        // It never occurs here, and the check says so in a warning.
+        RetryCondition::Http3PostConnectFailure => return Ok(()),
     };
     if !retry.conditions.contains(&condition) {
         retry.conditions.push(condition);
@@ -87,11 +87,17 @@ mod tests {
     #[test]
     fn what_is_left_out_is_as_for_every_request() {
         assert_eq!(read("{}").unwrap(), Retry::default());
-        let only =
-            read("{retryOn: '5xx, 503, 503, retriable-status-codes,unavailable', backoff: 10ms}").unwrap();
+        let only = read(
+            "{retryOn: '5xx, 503, 503, retriable-status-codes,unavailable,retriable-headers', backoff: 10ms}",
+        )
+        .unwrap();
         assert_eq!(
             only.conditions,
-            [Condition::ServerError, Condition::GrpcUnavailable]
+            [
+                Condition::ServerError,
+                Condition::GrpcUnavailable,
+                Condition::RetriableHeaders
+            ]
         );
         assert_eq!(only.statuses, [503]);
         assert_eq!(

@@ -196,3 +196,59 @@ fn an_endpoint_that_refuses_connections_is_passed_over_whatever_the_method() {
         );
     });
 }
+
+#[test]
+fn an_answer_with_a_header_that_the_request_named_is_tried_again() {
+    run(async {
+        let again = || Reply::Send("HTTP/1.1 200 OK\r\nx-busy: yes\r\ncontent-length: 0\r\n\r\n".to_owned());
+        let server = Server::start(move |n, _| if n % 2 == 0 { again() } else { ok("taken") }).await;
+        let cluster = cluster(&[server.address], |_| {});
+        for (conditions, named, body, seen) in [
+            (vec![RetryCondition::RetriableHeaders], true, "taken", 2),
+            (vec![RetryCondition::RetriableHeaders], false, "", 3),
+            (vec![RetryCondition::ServerError], true, "taken", 4),
+        ] {
+            let world = World::new(forward(None, &cluster, |f| {
+                f.retry = Retry {
+                    conditions,
+                    ..gateway_errors(1)
+                };
+            }));
+            let mut asked = request("GET", "/", "");
+            if named {
+                let names = http::HeaderValue::from_static("x-overload, x-busy");
+                asked
+                    .headers_mut()
+                    .insert("x-envoy-retriable-header-names", names);
+            }
+            let got = ask(&mut world.http1().await, asked).await;
+            assert_eq!((got.body.as_str(), server.seen().len()), (body, seen));
+        }
+        let passed_on = |n: usize| {
+            server.seen()[n]
+                .header("x-envoy-retriable-header-names")
+                .is_some()
+        };
+        assert!(!passed_on(0) && !passed_on(1), "it is for the proxy");
+        assert!(passed_on(3), "of no meaning here: left as it is");
+    });
+}
+
+#[test]
+fn what_a_rate_limiter_answers_is_tried_again_only_where_that_is_named() {
+    run(async {
+        let limited = "HTTP/1.1 503 Full\r\nx-envoy-ratelimited: true\r\ncontent-length: 0\r\n\r\n";
+        let server = Server::start(move |_, _| Reply::Send(limited.to_owned())).await;
+        let cluster = cluster(&[server.address], |_| {});
+        for (condition, seen) in [(RetryCondition::ServerError, 1), (RetryCondition::RateLimited, 3)] {
+            let world = World::new(forward(None, &cluster, |f| {
+                f.retry = Retry {
+                    conditions: vec![condition],
+                    ..gateway_errors(1)
+                };
+            }));
+            let got = ask(&mut world.http1().await, request("GET", "/", "")).await;
+            assert_eq!((got.status, server.seen().len()), (503, seen));
+        }
+    });
+}
