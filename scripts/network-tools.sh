@@ -1,6 +1,7 @@
 #!/bin/sh
 # Copies nft and iptables into a folder that becomes the root of an image: the programs, what iptables loads at run time,
-# and every library they are linked with, at the paths where the loader looks for them. `make images` and
+# and every library they are linked with, at the paths where the loader looks for them; and the authorities that the system
+# trusts, for TLS with servers outside the mesh. `make images` and
 # images/Dockerfile.proxy call it; it reads the machine it runs on and writes nothing but the folder.
 #
 #   sh scripts/network-tools.sh FOLDER
@@ -56,3 +57,10 @@ for plugin in "$plugins"/*.so; do
 done
 # The lock of iptables-legacy.
 install -d -m 755 "$root/run"
+
+roots=/etc/ssl/certs/ca-certificates.crt
+[ -e "$roots" ] || {
+    echo "network-tools: there is no $roots here; remedy: apt-get install ca-certificates" >&2
+    exit 1
+}
+install -D -m 644 "$roots" "$root$roots"

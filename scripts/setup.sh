@@ -25,6 +25,7 @@ for more in "$@"; do
     images) needed="$needed
 strip:binutils
 xtables-nft-multi:iptables
+update-ca-certificates:ca-certificates
 " ;;
     instructions) needed="$needed
 valgrind:valgrind

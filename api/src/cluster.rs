@@ -3,6 +3,7 @@
 mod balancer;
 mod bounds;
 mod health;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -15,6 +16,7 @@ use crate::{limits, proto};
 pub use balancer::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable, Warmup};
 pub use bounds::{Keepalive, Limits, RetryBudget, Timeouts};
 pub use health::{Breaker, Outlier};
+pub use tls::{ClientCertificate, ClientTls, TlsMode};
 
 /// How traffic is sent to a set of endpoints. Resource name: `host:port` or `host:port|subset`.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +31,7 @@ pub struct Cluster {
     pub warmup: Option<Warmup>,
     /// TCP and TLS handshakes together.
     pub connect_timeout: Duration,
-    /// Whether endpoints are reached by mutual TLS.
+    /// Whether endpoints are reached by TLS.
     pub tls: TlsMode,
     /// Carry HTTP/1.1 to meshed endpoints over HTTP/2.
     pub upgrade_to_http2: bool,
@@ -75,23 +77,12 @@ impl Cluster {
     }
 }
 
-/// Whether endpoints are reached by mutual TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TlsMode {
-    /// Mutual TLS where the endpoint has an identity, plaintext where not.
-    Auto,
-    /// Plaintext.
-    Disable,
-    /// Mutual TLS; an endpoint without identity is not used.
-    Mutual,
-}
-
 impl TryFrom<proto::Cluster> for Cluster {
     type Error = Invalid;
 
     fn try_from(pb: proto::Cluster) -> Result<Self, Invalid> {
         let name = pb.balancer();
-        let tls = tls_from(pb.tls())?;
+        let mode = pb.tls();
         let proto::Cluster {
             endpoints,
             subset,
@@ -109,12 +100,14 @@ impl TryFrom<proto::Cluster> for Cluster {
             sources,
             consistent_hash,
             warmup,
+            client_tls,
         } = pb;
         let balancer = balancer::from(name, consistent_hash)?;
         let warmup = warmup
             .map(|warmup| Warmup::of(warmup, &balancer))
             .transpose()
             .under("warmup")?;
+        let tls = tls::from(mode, client_tls)?;
         if endpoints.is_empty() {
             return Err(Invalid::new(
                 "endpoints",
@@ -165,12 +158,13 @@ impl From<Cluster> for proto::Cluster {
             sources,
         } = cluster;
         let (balancer, consistent_hash) = balancer::to(balancer);
+        let (tls, client_tls) = tls::to(tls);
         Self {
             endpoints,
             subset,
             balancer: balancer.into(),
             connect_timeout_ms: to_ms(connect_timeout),
-            tls: tls_to(tls).into(),
+            tls: tls.into(),
             upgrade_to_http2,
             upgrade_outside_mesh,
             breaker: breaker.map(Into::into),
@@ -182,24 +176,8 @@ impl From<Cluster> for proto::Cluster {
             sources: sources.into_iter().map(Into::into).collect(),
             consistent_hash,
             warmup: warmup.map(Into::into),
+            client_tls,
         }
-    }
-}
-
-fn tls_from(pb: proto::TlsMode) -> Result<TlsMode, Invalid> {
-    match pb {
-        proto::TlsMode::Auto => Ok(TlsMode::Auto),
-        proto::TlsMode::Disable => Ok(TlsMode::Disable),
-        proto::TlsMode::Mutual => Ok(TlsMode::Mutual),
-        proto::TlsMode::Unspecified => Err(Invalid::new("tls", "is not a mode this build knows")),
-    }
-}
-
-fn tls_to(tls: TlsMode) -> proto::TlsMode {
-    match tls {
-        TlsMode::Auto => proto::TlsMode::Auto,
-        TlsMode::Disable => proto::TlsMode::Disable,
-        TlsMode::Mutual => proto::TlsMode::Mutual,
     }
 }
 

@@ -29,8 +29,8 @@ pub mod limits;
 pub mod names;
 
 pub use cluster::{
-    Balancer, Breaker, Cluster, ConsistentHash, HashCookie, HashKey, HashTable, Keepalive, Limits, Outlier,
-    RetryBudget, Timeouts, TlsMode, Warmup,
+    Balancer, Breaker, ClientCertificate, ClientTls, Cluster, ConsistentHash, HashCookie, HashKey, HashTable,
+    Keepalive, Limits, Outlier, RetryBudget, Timeouts, TlsMode, Warmup,
 };
 pub use destination::{Destination, Workload};
 pub use endpoints::{Endpoint, Endpoints};

@@ -17,6 +17,7 @@ mod pool;
 mod rule;
 mod shape;
 mod text;
+mod wire;
 
 use std::fmt;
 

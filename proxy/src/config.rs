@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::originate::Origins;
 use crate::settings::Settings;
 
 pub use client::Client;
@@ -104,6 +105,7 @@ pub struct Handle {
     link: watch::Receiver<Link>,
     discovery_timeout: Duration,
     metrics: Arc<Metrics>,
+    origins: Origins,
 }
 
 /// Makes the configuration. `current` is what `metrics` was made with.
@@ -122,6 +124,7 @@ pub fn new(settings: &Settings, current: Current, metrics: Arc<Metrics>) -> (Han
         link: on_link,
         discovery_timeout: settings.discovery_timeout,
         metrics: Arc::clone(&metrics),
+        origins: Origins::default(),
     };
     let told = client::Told {
         current,
@@ -241,6 +244,12 @@ impl Handle {
     #[must_use]
     pub fn trust(&self) -> watch::Receiver<Option<Arc<api::TrustBundle>>> {
         self.trust.clone()
+    }
+
+    /// TLS to servers outside the mesh, shared by all workers.
+    #[must_use]
+    pub fn origins(&self) -> Origins {
+        self.origins.clone()
     }
 
     pub(crate) fn link(&self) -> Link {

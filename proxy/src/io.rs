@@ -114,6 +114,14 @@ impl Io {
         }
     }
 
+    /// The protocol that was agreed inside TLS; `None` also where there is no TLS.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match &self.stream {
+            Stream::Tls(stream) => stream.connection().alpn_protocol(),
+            Stream::Tcp(_) | Stream::Upgraded(_) | Stream::Memory(_) => None,
+        }
+    }
+
     /// Makes the coming drop a reset instead of an orderly end, so that the peer does not take a stream that was cut
     /// for one that was complete. Streams without a socket of their own end as their kind does when dropped.
     pub fn abort(&self) {

@@ -27,6 +27,7 @@ pub mod balancer;
 pub mod breaker;
 pub mod limits;
 pub mod live;
+pub mod originate;
 pub mod outlier;
 pub mod retry;
 pub mod upstream;

@@ -78,6 +78,7 @@ async fn serve(settings: Arc<Settings>) -> anyhow::Result<()> {
     tokio::task::spawn_local(client.run(channel.clone()));
     tokio::task::spawn_local(renewal.run(channel));
     tokio::task::spawn_local(admin.serve(admin_listener));
+    tokio::task::spawn_local(handle.origins().watch());
     tokio::task::spawn_local(give_memory_back());
     let shared = Shared {
         settings: Arc::clone(&settings),

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::record::{self, RecordedBody};
 use crate::upstream::response::ResponseBody;
 
-pub use form::{Hosts, set_form};
+pub use form::{Hosts, set_form, set_https};
 
 /// Says why a proxy answers itself, or what it did to an answer.
 pub(crate) const REASON: HeaderName = HeaderName::from_static(api::names::REASON_HEADER);

@@ -30,7 +30,7 @@ use crate::worker::Worker;
 use attempt::{Tried, attempt, outcome};
 use supply::Supply;
 
-pub use attempt::is_mesh;
+pub use attempt::{host_of, is_mesh};
 
 /// What the application speaks: it is carried on as that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

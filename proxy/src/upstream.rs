@@ -8,17 +8,22 @@ pub mod pool;
 pub mod queue;
 pub mod response;
 pub mod send;
+pub mod way;
 
 use std::rc::Rc;
 
 use api::MeshProtocol;
 
 use crate::identity::Identity;
+use crate::originate::{Offer, Origins};
+use way::Outside;
 
 /// One worker's way to endpoints.
 #[derive(Debug)]
 pub struct Upstream {
     pool: pool::Pool,
+    ways: way::Ways,
+    met: way::Met,
     identity: Identity,
     socket_mark: Option<u32>,
 }
@@ -26,9 +31,11 @@ pub struct Upstream {
 impl Upstream {
     /// A worker's upstream side, with an empty pool.
     #[must_use]
-    pub fn new(identity: Identity, socket_mark: Option<u32>) -> Rc<Self> {
+    pub fn new(identity: Identity, origins: Origins, socket_mark: Option<u32>) -> Rc<Self> {
         Rc::new(Self {
             pool: pool::Pool::default(),
+            ways: way::Ways::default(),
+            met: way::Met::new(origins),
             identity,
             socket_mark,
         })
@@ -37,6 +44,8 @@ impl Upstream {
     /// Closes pooled connections that were idle for too long, or whose endpoint is gone. Called once a second.
     pub fn sweep(&self) {
         self.pool.sweep();
+        self.ways.keep(|| self.pool.ways());
+        self.met.sweep();
     }
 }
 
@@ -49,6 +58,8 @@ pub enum Wire {
     Http2,
     /// Inside mutual TLS.
     Mesh(MeshProtocol),
+    /// As a server outside the mesh wants it.
+    Outside(Outside),
 }
 
 impl Wire {
@@ -60,6 +71,7 @@ impl Wire {
             Self::Http2 => true,
             Self::Mesh(MeshProtocol::Http2 | MeshProtocol::Http1OverHttp2) => true,
             Self::Mesh(MeshProtocol::Http1 | MeshProtocol::Tcp) => false,
+            Self::Outside(outside) => matches!(outside.offer, Offer::Http2 | Offer::Either),
         }
     }
 
@@ -67,8 +79,17 @@ impl Wire {
     #[must_use]
     pub fn mesh(self) -> Option<MeshProtocol> {
         match self {
-            Self::Http1 | Self::Http2 => None,
+            Self::Http1 | Self::Http2 | Self::Outside(_) => None,
             Self::Mesh(protocol) => Some(protocol),
+        }
+    }
+
+    /// Whether it is TLS with a server outside the mesh, to which requests are of scheme `https`.
+    #[must_use]
+    pub fn is_https(self) -> bool {
+        match self {
+            Self::Outside(outside) => outside.secure,
+            Self::Http1 | Self::Http2 | Self::Mesh(_) => false,
         }
     }
 }

@@ -116,7 +116,7 @@ impl Worker {
             metrics,
             access_log,
         } = shared;
-        let upstream = Upstream::new(identity.clone(), settings.socket_mark);
+        let upstream = Upstream::new(identity.clone(), config.origins(), settings.socket_mark);
         let seen = RefCell::new((config.reader(), Rc::new(Seen(config.load()))));
         Rc::new(Self {
             settings,

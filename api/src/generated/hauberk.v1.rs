@@ -508,6 +508,9 @@ pub struct Cluster {
     /// With BALANCER_ROUND_ROBIN and BALANCER_LEAST_REQUEST only. Absent: none.
     #[prost(message, optional, tag = "21")]
     pub warmup: ::core::option::Option<Warmup>,
+    /// With TLS_MODE_SIMPLE and TLS_MODE_OWN_CERTIFICATE, and only then.
+    #[prost(message, optional, tag = "24")]
+    pub client_tls: ::core::option::Option<ClientTls>,
 }
 /// An endpoint that appears among others gets a part of its weight first.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -576,6 +579,31 @@ pub struct CookieAttribute {
     /// Empty for an attribute that is its name alone.
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
+}
+/// TLS to servers outside the mesh. Files are those of the proxy's container, PEM.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientTls {
+    /// With TLS_MODE_OWN_CERTIFICATE: a file with the certificate and those between it and its root.
+    #[prost(string, tag = "1")]
+    pub client_certificate: ::prost::alloc::string::String,
+    /// With TLS_MODE_OWN_CERTIFICATE: a file with its key.
+    #[prost(string, tag = "2")]
+    pub private_key: ::prost::alloc::string::String,
+    /// A file with the roots to trust; empty for those of the system.
+    #[prost(string, tag = "3")]
+    pub ca_certificates: ::prost::alloc::string::String,
+    /// Names of which the server's certificate must have one; none means the name that it is asked for by.
+    #[prost(string, repeated, tag = "4")]
+    pub subject_alt_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The name to ask for; empty for the host of the request or of the cluster.
+    #[prost(string, tag = "5")]
+    pub sni: ::prost::alloc::string::String,
+    /// Trust whoever answers.
+    #[prost(bool, tag = "6")]
+    pub insecure_skip_verify: bool,
+    /// A file with lists of revoked certificates; empty for none.
+    #[prost(string, tag = "7")]
+    pub ca_crl: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Breaker {
@@ -697,6 +725,10 @@ pub enum TlsMode {
     Disable = 2,
     /// Mutual TLS only: an endpoint without identity is not used.
     Mutual = 3,
+    /// TLS to servers outside the mesh, as client_tls says, without a certificate.
+    Simple = 4,
+    /// The same with a certificate.
+    OwnCertificate = 5,
 }
 impl TlsMode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -709,6 +741,8 @@ impl TlsMode {
             Self::Auto => "TLS_MODE_AUTO",
             Self::Disable => "TLS_MODE_DISABLE",
             Self::Mutual => "TLS_MODE_MUTUAL",
+            Self::Simple => "TLS_MODE_SIMPLE",
+            Self::OwnCertificate => "TLS_MODE_OWN_CERTIFICATE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -718,6 +752,8 @@ impl TlsMode {
             "TLS_MODE_AUTO" => Some(Self::Auto),
             "TLS_MODE_DISABLE" => Some(Self::Disable),
             "TLS_MODE_MUTUAL" => Some(Self::Mutual),
+            "TLS_MODE_SIMPLE" => Some(Self::Simple),
+            "TLS_MODE_OWN_CERTIFICATE" => Some(Self::OwnCertificate),
             _ => None,
         }
     }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{
-    Balancer, Body, Breaker, Cluster, ConsistentHash, Destination, Endpoint, Endpoints, HashCookie, HashKey,
-    HashTable, Inbound, InboundPort, Keepalive, Kind, Limits, ObjectRef, Outlier, Protocol, Resource,
-    ResourceName, RetryBudget, SpiffeId, Timeouts, TlsMode, TlsPolicy, TrustBundle, Warmup, Workload, limits,
+    Balancer, Body, Breaker, ClientCertificate, ClientTls, Cluster, ConsistentHash, Destination, Endpoint,
+    Endpoints, HashCookie, HashKey, HashTable, Inbound, InboundPort, Keepalive, Kind, Limits, ObjectRef,
+    Outlier, Protocol, Resource, ResourceName, RetryBudget, SpiffeId, Timeouts, TlsMode, TlsPolicy,
+    TrustBundle, Warmup, Workload, limits,
 };
 use http::HeaderName;
 use proptest::collection::{btree_map, hash_map, vec};
@@ -168,7 +170,8 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     let warming = (select(vec![RoundRobin, LeastRequest]), option::of(warmup));
     let hash = consistent_hash().prop_map(|hash| (Balancer::ConsistentHash(Box::new(hash)), None));
     let balancer = prop_oneof![plain, warming, hash];
-    let tls = select(vec![TlsMode::Auto, TlsMode::Disable, TlsMode::Mutual]);
+    let mesh = select(vec![TlsMode::Auto, TlsMode::Disable, TlsMode::Mutual]);
+    let tls = prop_oneof![mesh, client_tls()];
     let how = (
         reference(),
         labels(),
@@ -213,6 +216,24 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             timeouts,
             keepalive,
             sources,
+        },
+    )
+}
+
+fn client_tls() -> impl Strategy<Value = TlsMode> {
+    let file = || option::of("/[a-z/]{1,12}");
+    let certificate = option::of(("/[a-z]{1,8}", "/[a-z]{1,8}"));
+    let names = (vec("[a-z.:/]{1,12}", 0..3), option::of("[a-z.]{1,12}"));
+    (certificate, file(), file(), names, any::<bool>()).prop_map(
+        |(certificate, ca_certificates, ca_crl, (subject_alt_names, sni), insecure_skip_verify)| {
+            TlsMode::Originate(Arc::new(ClientTls {
+                certificate: certificate.map(|(chain, key)| ClientCertificate { chain, key }),
+                ca_certificates,
+                ca_crl,
+                subject_alt_names,
+                sni,
+                insecure_skip_verify,
+            }))
         },
     )
 }

@@ -272,7 +272,7 @@ mod tests {
     fn what_the_contract_cannot_carry_is_named() {
         let spec = "
             host: reviews
-            trafficPolicy: {tls: {mode: SIMPLE}, tunnel: {targetHost: a, targetPort: 1}}
+            trafficPolicy: {tls: {mode: SIMPLE, credentialName: c}, tunnel: {targetHost: a, targetPort: 1}}
             subsets:
             - {name: v1, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: true}}}}
             ";
@@ -280,7 +280,7 @@ mod tests {
         let fields: Vec<_> = problems.iter().map(|p| p.field.as_str()).collect();
         let expected = [
             "spec.trafficPolicy.tunnel",
-            "spec.trafficPolicy.tls.mode",
+            "spec.trafficPolicy.tls.credentialName",
             "spec.subsets[0].trafficPolicy.loadBalancer.localityLbSetting",
         ];
         assert_eq!(fields, expected);

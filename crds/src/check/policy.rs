@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use super::{
     Report, balancer, pool,
     shape::{at_least_a_millisecond, export_to, host_or_wildcard, label, labels, not_zero, percent, port},
+    wire,
 };
 use crate::{
     destination_rule::{
         CircuitBreaker, ClientTls, DestinationRuleSpec, LoadBalancer, MAX_PORT_SETTINGS, MAX_SUBSETS,
-        OutlierDetection, PortTrafficPolicy, RetryBudget, Subset, TrafficPolicy, tls::TlsMode,
+        OutlierDetection, PortTrafficPolicy, RetryBudget, Subset, TrafficPolicy,
     },
     path::At,
     selector::WorkloadSelector,
@@ -160,7 +161,7 @@ impl Blocks<'_> {
             self::circuit_breaker(report, at.field("circuitBreaker"), *breaker);
         }
         if let Some(tls) = tls {
-            self::tls(report, at.field("tls"), tls);
+            wire::tls(report, at.field("tls"), tls);
         }
     }
 }
@@ -241,41 +242,4 @@ fn retry_budget(report: &mut Report, at: At<'_>, budget: RetryBudget) {
         at.field("budgetInterval"),
         "the budget is a share of the requests under way; remove it, or write 0s",
     );
-}
-
-fn tls(report: &mut Report, at: At<'_>, tls: &ClientTls) {
-    let ClientTls {
-        mode,
-        client_certificate,
-        private_key,
-        ca_certificates,
-        credential_name,
-        subject_alt_names,
-        sni,
-        insecure_skip_verify,
-        ca_crl,
-    } = tls;
-    match mode {
-        None => {
-            let message =
-                "is missing, which means DISABLE: connections would be plain; say which one is meant";
-            report.warning(at.field("mode"), message);
-        }
-        Some(TlsMode::Disable | TlsMode::IstioMutual) => {}
-        Some(TlsMode::Simple | TlsMode::Mutual) => {
-            report.unsupported(at.field("mode"), "use ISTIO_MUTUAL within the mesh, or DISABLE");
-        }
-    }
-    for (field, set) in [
-        ("clientCertificate", client_certificate.is_some()),
-        ("privateKey", private_key.is_some()),
-        ("caCertificates", ca_certificates.is_some()),
-        ("credentialName", credential_name.is_some()),
-        ("subjectAltNames", !subject_alt_names.is_empty()),
-        ("sni", sni.is_some()),
-        ("insecureSkipVerify", *insecure_skip_verify == Some(true)),
-        ("caCrl", ca_crl.is_some()),
-    ] {
-        report.unsupported_if(set, at.field(field), "certificates are the mesh's own; remove it");
-    }
 }

@@ -189,7 +189,16 @@ circuitBreaker.failureThreshold
 circuitBreaker.recoveryTimeout
 circuitBreaker.halfOpenRequests
 tls.mode=DISABLE
+tls.mode=SIMPLE
+tls.mode=MUTUAL
 tls.mode=ISTIO_MUTUAL
+tls.clientCertificate
+tls.privateKey
+tls.caCertificates
+tls.subjectAltNames[]
+tls.sni
+tls.insecureSkipVerify
+tls.caCrl
 ";
 
 fn lines(list: &str) -> impl Iterator<Item = &str> {

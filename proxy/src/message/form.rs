@@ -95,6 +95,16 @@ pub fn set_form(
     }
 }
 
+/// Says that a request of HTTP/2 goes through TLS: servers outside the mesh look at that.
+pub fn set_https(parts: &mut request::Parts) {
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    if uri.authority.is_some() && uri.path_and_query.is_some() {
+        uri.scheme = Some(Scheme::HTTPS);
+    }
+    // Parts of a URI that was one, with another scheme.
+    parts.uri = Uri::from_parts(uri).unwrap_or_default();
+}
+
 /// Whether it is in that form already, but for a `Host` that HTTP/2 does without.
 fn has_form(parts: &request::Parts, version: Version) -> bool {
     let uri = &parts.uri;

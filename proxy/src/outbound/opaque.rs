@@ -3,19 +3,23 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use api::{MeshProtocol, Protocol};
+use api::{MeshProtocol, Protocol, TlsMode};
 use tokio::time::Instant;
 
 use super::{Connection, Target};
 use crate::balancer::{self, Key, Outcome, Pick, Wanted};
-use crate::config::snapshot::Cluster;
+use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
 use crate::io::Io;
 use crate::limits::{self, Bound, Permit};
+use crate::originate::Offer;
 use crate::record::Direction;
 use crate::route;
 use crate::tcp::{self, RelayCounters, RelayOptions};
 use crate::tries;
+use crate::upstream::connect::Over;
+use crate::upstream::way::Way;
+use crate::worker::Worker;
 
 /// Endpoints tried before a connection is given up: connecting sends nothing of the application's.
 const TRIES: usize = 3;
@@ -54,8 +58,11 @@ pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -
         let endpoint = Arc::clone(&pick.endpoint);
         worker.picked(&cluster, &pick);
         let permit = limits::acquire(&cluster, Bound::Connections)?;
-        let mesh = tries::is_mesh(worker, &cluster, &endpoint)?.then_some(MeshProtocol::Tcp);
-        match worker.upstream.connect(&cluster, &endpoint, mesh).await {
+        let connected = match over(worker, &cluster, &endpoint) {
+            Ok(over) => worker.upstream.connect(&cluster, &endpoint, over).await,
+            Err(error) => Err(error),
+        };
+        match connected {
             Ok(io) => {
                 cluster.live.metrics.connections_opened.inc();
                 worker.settled(&cluster, &endpoint, pick.settle(Outcome::Success, Instant::now()));
@@ -77,6 +84,21 @@ pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -
             }
         }
     }
+}
+
+/// What there is between TCP and the bytes.
+fn over(worker: &Worker, cluster: &Cluster, endpoint: &Endpoint) -> Result<Over, Error> {
+    if let TlsMode::Originate(tls) = &cluster.spec.tls {
+        let host = tries::host_of(cluster);
+        let tls = worker.upstream.secured(tls, host, endpoint.spec.address)?;
+        return Ok(Over::Outside(Rc::new(Way { tls: Some(tls) }), Offer::Bytes));
+    }
+    let mesh = tries::is_mesh(worker, cluster, endpoint)?;
+    Ok(if mesh {
+        Over::Mesh(MeshProtocol::Tcp)
+    } else {
+        Over::Plain
+    })
 }
 
 /// Serves one connection to a target, to its end.

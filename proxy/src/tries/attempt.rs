@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 
-use api::{MeshProtocol, TlsMode};
+use api::{ClientTls, MeshProtocol, TlsMode};
 use http::Response;
+use http::uri::Authority;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
@@ -16,9 +17,11 @@ use crate::balancer::Outcome;
 use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
 use crate::message;
+use crate::originate::Offer;
 use crate::upstream::Wire;
 use crate::upstream::pool::Lease;
 use crate::upstream::send::Failed;
+use crate::upstream::way::Way;
 use crate::worker::Worker;
 
 /// What came of a try.
@@ -32,7 +35,7 @@ pub(super) async fn attempt(
     supply: &mut Supply,
     number: u32,
 ) -> Tried {
-    let wire = wire(worker, sending, endpoint, supply.expects_continue).map_err(Failed::unsent)?;
+    let wire = wire(worker, sending, endpoint, supply).map_err(Failed::unsent)?;
     let limit = Limit::of(sending);
     let queued = Cell::new(false);
     let lease = limit
@@ -44,6 +47,7 @@ pub(super) async fn attempt(
             queued: queued.get(),
             ..Failed::unsent(error)
         })?;
+    let wire = lease.wire();
     let request = supply.take(sending, wire, number, &worker.hosts);
     let answer = limit.keep(lease.send(request, endpoint.spec.address)).await;
     match answer.unwrap_or_else(|| Err(Failed::sent(limit.passed(endpoint)))) {
@@ -132,8 +136,8 @@ pub fn is_mesh(worker: &Worker, cluster: &Cluster, endpoint: &Endpoint) -> Resul
     if worker.settings.pod_ips.contains(&address.ip()) || address.port() == api::names::ADMIN_PORT {
         return Ok(false);
     }
-    match (cluster.spec.tls, &endpoint.spec.identity) {
-        (TlsMode::Disable, _) | (TlsMode::Auto, None) => Ok(false),
+    match (&cluster.spec.tls, &endpoint.spec.identity) {
+        (TlsMode::Disable | TlsMode::Originate(_), _) | (TlsMode::Auto, None) => Ok(false),
         (TlsMode::Auto | TlsMode::Mutual, Some(_)) => Ok(true),
         (TlsMode::Mutual, None) => Err(Error::NotMeshed {
             endpoint: endpoint.spec.address,
@@ -142,16 +146,14 @@ pub fn is_mesh(worker: &Worker, cluster: &Cluster, endpoint: &Endpoint) -> Resul
 }
 
 /// How a request is carried to an endpoint.
-fn wire(
-    worker: &Worker,
-    sending: &Sending<'_>,
-    endpoint: &Endpoint,
-    expects_continue: bool,
-) -> Result<Wire, Error> {
+fn wire(worker: &Worker, sending: &Sending<'_>, endpoint: &Endpoint, supply: &Supply) -> Result<Wire, Error> {
     let cluster = sending.cluster;
-    let mesh = is_mesh(worker, cluster, endpoint)?;
     // Upgrades and `100 Continue` are HTTP/1.1's own; HTTP/2 frames would hide them.
-    let own = sending.tunnel.is_some() || expects_continue;
+    let own = sending.tunnel.is_some() || supply.expects_continue;
+    if let TlsMode::Originate(tls) = &cluster.spec.tls {
+        return outside(worker, sending, endpoint, supply.authority(), tls, own);
+    }
+    let mesh = is_mesh(worker, cluster, endpoint)?;
     let plain = own || !cluster.spec.upgrade_to_http2;
     Ok(match (sending.app, mesh) {
         (App::Http1, false) if cluster.spec.upgrade_outside_mesh && !own => Wire::Http2,
@@ -161,4 +163,33 @@ fn wire(
         (App::Http1, true) => Wire::Mesh(MeshProtocol::Http1OverHttp2),
         (App::Http2, true) => Wire::Mesh(MeshProtocol::Http2),
     })
+}
+
+/// How a request is carried to a server outside the mesh: it is asked for by the host that the request names.
+fn outside(
+    worker: &Worker,
+    sending: &Sending<'_>,
+    endpoint: &Endpoint,
+    named: Option<Authority>,
+    tls: &Arc<ClientTls>,
+    own: bool,
+) -> Result<Wire, Error> {
+    let cluster = sending.cluster;
+    let named = sending.authority.clone().or(named);
+    let host = named
+        .as_ref()
+        .map_or(host_of(cluster), |authority| authority.host());
+    let tls = worker.upstream.secured(tls, host, endpoint.spec.address)?;
+    let offer = match sending.app {
+        App::Http1 if cluster.spec.upgrade_outside_mesh && !own => Offer::Either,
+        App::Http1 => Offer::Http1,
+        App::Http2 => Offer::Http2,
+    };
+    Ok(worker.upstream.outside(Way { tls: Some(tls) }, offer))
+}
+
+/// The host of a cluster, by which a server is asked for where no request names one.
+pub fn host_of(cluster: &Cluster) -> &str {
+    let endpoints = cluster.spec.endpoints.as_str();
+    endpoints.rsplit_once(':').map_or(endpoints, |(host, _)| host)
 }

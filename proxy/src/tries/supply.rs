@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::RetryCondition;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Request, Version, header, request};
 use http_body::Body as _;
 
@@ -115,6 +116,9 @@ impl Supply {
             sending.dialled,
             hosts,
         );
+        if wire.is_https() && version == Version::HTTP_2 {
+            message::set_https(&mut parts);
+        }
         if number > 1 {
             parts.headers.insert(api::names::ATTEMPT_HEADER, number.into());
         }
@@ -122,6 +126,21 @@ impl Supply {
             body = gate(&mut parts, body);
         }
         Request::from_parts(parts, body)
+    }
+
+    /// The authority that the request came with.
+    pub(super) fn authority(&self) -> Option<Authority> {
+        let kept = || {
+            self.kept
+                .as_ref()
+                .map(|kept| (&kept.parts.uri, &kept.parts.headers))
+        };
+        let next = self.next.as_ref().map(|next| (next.uri(), next.headers()));
+        let (uri, headers) = next.or_else(kept)?;
+        uri.authority().cloned().or_else(|| {
+            let host = headers.get(header::HOST)?;
+            Authority::try_from(host.as_bytes()).ok()
+        })
     }
 
     fn again(&self) -> Option<Request<RequestBody>> {

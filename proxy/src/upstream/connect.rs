@@ -1,36 +1,64 @@
-//! Connecting to an endpoint: TCP, and mutual TLS with the identity expected there.
+//! Connecting to an endpoint: TCP, and in it mutual TLS with the identity expected there, or what a server outside the mesh
+//! wants.
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use api::{Keepalive, MeshProtocol, SpiffeId};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::Upstream;
+use super::way::{Secured, Way};
+use super::{Upstream, Wire};
 use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
 use crate::io::Io;
+use crate::originate::Offer;
+
+/// What there is between TCP and what the application says.
+#[derive(Debug)]
+pub enum Over {
+    /// Nothing.
+    Plain,
+    /// Mutual TLS of the mesh.
+    Mesh(MeshProtocol),
+    /// What a server outside the mesh wants, and what is spoken in it.
+    Outside(Rc<Way>, Offer),
+}
 
 impl Upstream {
+    /// What a wire has between TCP and its requests.
+    ///
+    /// # Errors
+    /// When connections are not made that way any more.
+    pub(super) fn over(&self, wire: Wire, endpoint: &Endpoint) -> Result<Over, Error> {
+        Ok(match wire {
+            Wire::Http1 | Wire::Http2 => Over::Plain,
+            Wire::Mesh(protocol) => Over::Mesh(protocol),
+            Wire::Outside(outside) => {
+                let way = self.ways.get(outside).ok_or(Error::NotSent {
+                    endpoint: endpoint.spec.address,
+                })?;
+                Over::Outside(way, outside.offer)
+            }
+        })
+    }
+
     /// A new connection to an endpoint of a cluster, within the cluster's connect timeout.
     ///
     /// # Errors
     /// When TCP or TLS fail, or take too long.
-    pub async fn connect(
-        &self,
-        cluster: &Cluster,
-        endpoint: &Endpoint,
-        mesh: Option<MeshProtocol>,
-    ) -> Result<Io, Error> {
+    pub async fn connect(&self, cluster: &Cluster, endpoint: &Endpoint, over: Over) -> Result<Io, Error> {
         let address = endpoint.spec.address;
         let connecting = async {
             let tcp = self.dial(address, cluster.spec.keepalive).await?;
-            match (mesh, &endpoint.spec.identity) {
-                (None, _) => Ok(Io::from(tcp)),
-                (Some(protocol), Some(identity)) => self.secure(tcp, identity, address, protocol).await,
-                (Some(_), None) => Err(Error::NotMeshed { endpoint: address }),
+            match (over, &endpoint.spec.identity) {
+                (Over::Plain, _) => Ok(Io::from(tcp)),
+                (Over::Mesh(protocol), Some(identity)) => self.secure(tcp, identity, address, protocol).await,
+                (Over::Mesh(_), None) => Err(Error::NotMeshed { endpoint: address }),
+                (Over::Outside(way, offer), _) => begin(tcp, &way, offer, address).await,
             }
         };
         tokio::time::timeout(cluster.spec.connect_timeout, connecting)
@@ -66,6 +94,19 @@ impl Upstream {
             set_keepalive(&socket, keepalive).map_err(failed)?;
         }
         socket.connect(address).await.map_err(failed)
+    }
+}
+
+/// Does what a server outside the mesh wants at the beginning.
+async fn begin(tcp: TcpStream, way: &Way, offer: Offer, address: SocketAddr) -> Result<Io, Error> {
+    let Way { tls } = way;
+    let io = Io::from(tcp);
+    match tls {
+        Some(Secured { settings, name }) => {
+            let tls = settings.connect(io, name.clone(), offer, address).await?;
+            Ok(Io::from(tls))
+        }
+        None => Ok(io),
     }
 }
 

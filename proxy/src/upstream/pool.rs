@@ -3,7 +3,7 @@
 //! pushes: a push closes nothing.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Wire;
 use super::body::RequestBody;
 use super::queue::Watch;
+use super::way::Outside;
 use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
 use crate::live::{ClusterLive, EndpointLive};
@@ -219,6 +220,15 @@ impl Pool {
         lane
     }
 
+    /// The ways outside the mesh that connections have taken.
+    pub(super) fn ways(&self) -> HashSet<Outside> {
+        let way = |key: &Key| match key.wire {
+            Wire::Outside(outside) => Some(outside),
+            Wire::Http1 | Wire::Http2 | Wire::Mesh(_) => None,
+        };
+        self.lanes.borrow().keys().filter_map(way).collect()
+    }
+
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         self.lanes.borrow_mut().retain(|_, lane| {
@@ -230,6 +240,10 @@ impl Pool {
 }
 
 impl Lane {
+    pub(super) fn wire(&self) -> Wire {
+        self.wire
+    }
+
     pub(super) fn find(self: &Rc<Self>) -> Found {
         if self.wire.is_http2() {
             self.find_shared()
@@ -407,6 +421,11 @@ impl Drop for Opening {
 }
 
 impl Lease {
+    /// How its connection carries requests, which may be less than was asked for.
+    pub fn wire(&self) -> Wire {
+        self.lane.wire
+    }
+
     /// The response has ended well: the connection may carry another request. `announced` is the idle time of the
     /// server's `Keep-Alive` header.
     pub fn give_back(self, announced: Option<Duration>) {

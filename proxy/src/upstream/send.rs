@@ -21,6 +21,7 @@ use crate::cork::cork;
 use crate::error::Error;
 use crate::io::Io;
 use crate::limits::{self, Bound, Permit};
+use crate::originate::refusal;
 
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -85,7 +86,7 @@ impl Upstream {
         wire: Wire,
         queued: &Cell<bool>,
     ) -> Result<Lease, Error> {
-        let lane = self.pool.lane(cluster, endpoint, wire);
+        let mut lane = self.pool.lane(cluster, endpoint, self.ways.settled(wire));
         let mut pending = None;
         loop {
             match lane.find() {
@@ -98,13 +99,18 @@ impl Upstream {
                     let opened = lane.wait().await;
                     queued.set(false);
                     opened?;
+                    // The server may have turned down what was offered.
+                    let settled = self.ways.settled(wire);
+                    if settled != lane.wire() {
+                        lane = self.pool.lane(cluster, endpoint, settled);
+                    }
                 }
                 Found::Open => {
                     let _pending = pending.map_or_else(|| limits::acquire(cluster, Bound::Pending), Ok)?;
                     // Only shared connections are worth waiting for.
-                    let opening = wire.is_http2().then(|| lane.opening());
+                    let opening = lane.wire().is_http2().then(|| lane.opening());
                     // Boxed, so that requests which find a connection do not carry the room for a handshake.
-                    let opened = Box::pin(self.open(&lane, cluster, endpoint, wire, queued)).await;
+                    let opened = Box::pin(self.open(&lane, cluster, endpoint, queued)).await;
                     if let (Err(error), Some(opening)) = (&opened, &opening) {
                         opening.failed(error.clone());
                     }
@@ -119,7 +125,6 @@ impl Upstream {
         lane: &Rc<Lane>,
         cluster: &Arc<Cluster>,
         endpoint: &Endpoint,
-        wire: Wire,
         queued: &Cell<bool>,
     ) -> Result<Lease, Error> {
         let permit = match lane.place(cluster, queued).await {
@@ -127,7 +132,9 @@ impl Upstream {
             Place::Connection(lease) => return Ok(lease),
         };
         let metrics = &cluster.live.metrics;
-        let io = self.connect(cluster, endpoint, wire.mesh()).await;
+        let io = self
+            .connect(cluster, endpoint, self.over(lane.wire(), endpoint)?)
+            .await;
         let io = io.inspect_err(|_| metrics.connect_failures.inc())?;
         metrics.connections_opened.inc();
         let closing = Closing {
@@ -135,6 +142,14 @@ impl Upstream {
             _permit: permit,
         };
         let address = endpoint.spec.address;
+        let wire = self.ways.agreed(lane.wire(), &io);
+        let other;
+        let lane = if wire == lane.wire() {
+            lane
+        } else {
+            other = self.pool.lane(cluster, endpoint, wire);
+            &other
+        };
         if wire.is_http2() {
             Ok(lane.add_http2(open_http2(io, closing, address).await?))
         } else {
@@ -222,9 +237,10 @@ impl Lease {
         };
         answer.map_err(|mut e| {
             let request = e.take_message().map(Box::new);
+            let https = self.wire().is_https() && !self.reused;
             let error = match &request {
                 Some(_) => Error::NotSent { endpoint },
-                None => classify(e.into_error(), endpoint),
+                None => classify(e.into_error(), endpoint, https),
             };
             Failed {
                 error,
@@ -238,10 +254,20 @@ impl Lease {
 }
 
 /// Tells a stream that was not processed (RFC 9113, 8.7) from one that may have been.
-fn classify(error: hyper::Error, endpoint: SocketAddr) -> Error {
+fn classify(error: hyper::Error, endpoint: SocketAddr, first_of_https: bool) -> Error {
     let h2 = error
         .source()
         .and_then(|source| source.downcast_ref::<h2::Error>());
+    if first_of_https {
+        let io = match h2 {
+            Some(h2) => h2.get_io(),
+            None => error.source().and_then(|source| source.downcast_ref()),
+        };
+        if let Some(refusal) = io.and_then(refusal) {
+            let source = Arc::new(refusal);
+            return Error::Tls { endpoint, source };
+        }
+    }
     let unprocessed = h2.is_some_and(|e| {
         let refused = e.is_reset() && e.reason() == Some(h2::Reason::REFUSED_STREAM);
         // A GOAWAY reaches only those streams that its last id says were not processed.

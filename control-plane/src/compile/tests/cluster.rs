@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use api::{Balancer, Cluster, TlsMode};
+use api::{Balancer, ClientCertificate, ClientTls, Cluster, TlsMode};
 
 use super::*;
 use crate::state::testing::*;
@@ -206,6 +206,41 @@ fn the_modes_of_tls_and_the_balancers_are_told_apart() {
             expected
         );
     }
+}
+
+#[test]
+fn tls_to_servers_outside_the_mesh_reaches_the_cluster_field_by_field() {
+    let with_tls = |tls: &str| {
+        let rule = destination_rule("d", &format!("  host: reviews\n  trafficPolicy: {{tls: {tls}}}"));
+        cluster_for(&world(&(shop() + &rule)), "shop", NAME).unwrap().tls
+    };
+    let outside = |tls| TlsMode::Originate(std::sync::Arc::new(tls));
+    assert_eq!(with_tls("{mode: SIMPLE}"), outside(ClientTls::default()));
+    let insecure = ClientTls {
+        insecure_skip_verify: true,
+        ..ClientTls::default()
+    };
+    assert_eq!(
+        with_tls("{mode: SIMPLE, insecureSkipVerify: true}"),
+        outside(insecure)
+    );
+    let all =
+        "{mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCertificates: /r, caCrl: /l, sni: s.test,
+        subjectAltNames: [a.test, b.test]}";
+    assert_eq!(
+        with_tls(all),
+        outside(ClientTls {
+            certificate: Some(ClientCertificate {
+                chain: "/c".to_owned(),
+                key: "/k".to_owned(),
+            }),
+            ca_certificates: Some("/r".to_owned()),
+            ca_crl: Some("/l".to_owned()),
+            subject_alt_names: vec!["a.test".to_owned(), "b.test".to_owned()],
+            sni: Some("s.test".to_owned()),
+            insecure_skip_verify: false,
+        })
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! what it leaves out is at its default.
 
 mod balancer;
+mod tls;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,10 +10,11 @@ use std::time::Duration;
 use api::{
     Breaker, Cluster, Invalid, Keepalive, Limits, Outlier, RetryBudget, Timeouts, TlsMode, limits, proto,
 };
+use crds::destination_rule as crd;
 use crds::destination_rule::connection_pool::{H2UpgradePolicy, HttpPool, TcpKeepalive, TcpPool};
-use crds::destination_rule::{self as crd, tls};
 
 use balancer::{Balancing, balancing};
+use tls::tls_mode;
 
 use crate::state::rules::{refuse, whole_ms};
 
@@ -102,7 +104,7 @@ impl Blocks {
         self.pool = pool.or(self.pool.take());
         self.outlier = outlier.or(self.outlier);
         self.breaker = breaker.or(self.breaker);
-        self.tls = tls.or(self.tls);
+        self.tls = tls.or(self.tls.take());
         self.retry_budget = retry_budget.or(self.retry_budget);
     }
 
@@ -145,7 +147,9 @@ impl Blocks {
         }
         cluster.outlier = outlier.or(cluster.outlier);
         cluster.breaker = breaker.or(cluster.breaker);
-        cluster.tls = tls.unwrap_or(cluster.tls);
+        if let Some(tls) = tls {
+            cluster.tls = tls.clone();
+        }
         cluster.retry_budget = retry_budget.unwrap_or(cluster.retry_budget);
     }
 }
@@ -272,37 +276,6 @@ fn breaker(block: &crd::CircuitBreaker) -> Result<Breaker, Invalid> {
         recovery: whole_ms(recovery_timeout.get()),
         half_open_requests: at_least_one("halfOpenRequests", *half_open_requests)?,
     })
-}
-
-fn tls_mode(block: &crd::ClientTls) -> Result<TlsMode, Invalid> {
-    let crd::ClientTls {
-        mode,
-        client_certificate,
-        private_key,
-        ca_certificates,
-        credential_name,
-        subject_alt_names,
-        sni,
-        insecure_skip_verify,
-        ca_crl,
-    } = block;
-    refuse(&[("clientCertificate", client_certificate.is_some())])?;
-    refuse(&[("privateKey", private_key.is_some())])?;
-    refuse(&[("caCertificates", ca_certificates.is_some())])?;
-    refuse(&[("credentialName", credential_name.is_some())])?;
-    refuse(&[("subjectAltNames", !subject_alt_names.is_empty())])?;
-    refuse(&[("sni", sni.is_some())])?;
-    refuse(&[("insecureSkipVerify", *insecure_skip_verify == Some(true))])?;
-    refuse(&[("caCrl", ca_crl.is_some())])?;
-    match mode.unwrap_or_default() {
-        tls::TlsMode::Disable => Ok(TlsMode::Disable),
-        tls::TlsMode::IstioMutual => Ok(TlsMode::Mutual),
-        tls::TlsMode::Simple => Err(Invalid::new("mode", "SIMPLE is not supported yet")),
-        tls::TlsMode::Mutual => Err(Invalid::new(
-            "mode",
-            "MUTUAL is not supported yet: use ISTIO_MUTUAL",
-        )),
-    }
 }
 
 fn budget(block: &crd::RetryBudget) -> Result<RetryBudget, Invalid> {

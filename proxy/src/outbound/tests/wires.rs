@@ -20,7 +20,7 @@ fn under_disable_requests_to_the_mesh_go_out_in_the_clear() {
             (TlsMode::Mutual, (503, "connect_timeout")),
         ] {
             let cluster = meshed(server.address, &id("reviews"), |spec| {
-                spec.tls = tls;
+                spec.tls = tls.clone();
                 // The server goes on waiting for the end of a head, which a TLS hello has not.
                 spec.connect_timeout = std::time::Duration::from_millis(300);
             });

@@ -7,6 +7,7 @@ mod heads;
 mod operator;
 mod peers;
 mod ports;
+mod tls_origination;
 
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub(super) fn trials() -> Vec<Trial> {
     trials.extend(ports::trials(&group));
     trials.extend(operator::trials(&group));
     trials.extend(peers::trials());
+    trials.extend(tls_origination::trials());
     trials
 }
 
