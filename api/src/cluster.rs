@@ -4,6 +4,7 @@ mod balancer;
 mod bounds;
 mod health;
 mod tls;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -17,6 +18,7 @@ pub use balancer::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable, War
 pub use bounds::{Keepalive, Limits, RetryBudget, Timeouts};
 pub use health::{Breaker, Outlier};
 pub use tls::{ClientCertificate, ClientTls, TlsMode};
+pub use wire::ProxyProtocol;
 
 /// How traffic is sent to a set of endpoints. Resource name: `host:port` or `host:port|subset`.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +51,8 @@ pub struct Cluster {
     pub timeouts: Timeouts,
     /// TCP keepalive on upstream connections; `None` leaves the system's setting.
     pub keepalive: Option<Keepalive>,
+    /// Tell endpoints who calls, by a PROXY header before everything else.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// The objects that shaped this cluster.
     pub sources: Vec<ObjectRef>,
 }
@@ -72,6 +76,7 @@ impl Cluster {
             retry_budget: RetryBudget::default(),
             timeouts: Timeouts::default(),
             keepalive: None,
+            proxy_protocol: None,
             sources: Vec::new(),
         }
     }
@@ -101,6 +106,7 @@ impl TryFrom<proto::Cluster> for Cluster {
             consistent_hash,
             warmup,
             client_tls,
+            proxy_protocol,
         } = pb;
         let balancer = balancer::from(name, consistent_hash)?;
         let warmup = warmup
@@ -114,7 +120,7 @@ impl TryFrom<proto::Cluster> for Cluster {
                 "is empty: it names the Endpoints resource",
             ));
         }
-        Ok(Self {
+        let cluster = Self {
             endpoints,
             subset,
             balancer,
@@ -133,8 +139,11 @@ impl TryFrom<proto::Cluster> for Cluster {
                 .unwrap_or_default(),
             timeouts: timeouts.map(Timeouts::from).unwrap_or_default(),
             keepalive: keepalive.map(Keepalive::from),
+            proxy_protocol: wire::proxy_protocol(proxy_protocol)?,
             sources: sources.into_iter().map(Into::into).collect(),
-        })
+        };
+        cluster.check_wire()?;
+        Ok(cluster)
     }
 }
 
@@ -155,6 +164,7 @@ impl From<Cluster> for proto::Cluster {
             retry_budget,
             timeouts,
             keepalive,
+            proxy_protocol,
             sources,
         } = cluster;
         let (balancer, consistent_hash) = balancer::to(balancer);
@@ -177,6 +187,7 @@ impl From<Cluster> for proto::Cluster {
             consistent_hash,
             warmup: warmup.map(Into::into),
             client_tls,
+            proxy_protocol: wire::to_proxy_protocol(proxy_protocol).into(),
         }
     }
 }

@@ -30,7 +30,7 @@ pub mod names;
 
 pub use cluster::{
     Balancer, Breaker, ClientCertificate, ClientTls, Cluster, ConsistentHash, HashCookie, HashKey, HashTable,
-    Keepalive, Limits, Outlier, RetryBudget, Timeouts, TlsMode, Warmup,
+    Keepalive, Limits, Outlier, ProxyProtocol, RetryBudget, Timeouts, TlsMode, Warmup,
 };
 pub use destination::{Destination, Workload};
 pub use endpoints::{Endpoint, Endpoints};

@@ -112,7 +112,7 @@ pub struct TrafficPolicy {
     /// A tunnel to the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<Tunnel>,
-    /// The PROXY protocol towards the destination.
+    /// The PROXY protocol towards the destination, which must be outside the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
     /// The most retries, as a share of the requests under way.

@@ -98,6 +98,7 @@ pub fn begin(
             hash: key.hash,
             app,
             authority: shadow.clone(),
+            client: connection.peer,
             dialled: connection.dialled,
             time: choice.timeout.unwrap_or(TIME),
         };
@@ -141,6 +142,7 @@ struct Outgoing {
     hash: Option<u64>,
     app: App,
     authority: Option<Authority>,
+    client: std::net::SocketAddr,
     dialled: std::net::SocketAddr,
     time: Duration,
 }
@@ -168,6 +170,7 @@ impl Outgoing {
             hash,
             app,
             authority,
+            client,
             dialled,
             time,
         } = self;
@@ -180,6 +183,7 @@ impl Outgoing {
             app,
             tunnel: None,
             authority,
+            client: &client,
             dialled,
             hash,
         };

@@ -30,7 +30,7 @@ use crate::worker::Worker;
 use attempt::{Tried, attempt, outcome};
 use supply::Supply;
 
-pub use attempt::{host_of, is_mesh};
+pub use attempt::{announcement, host_of, is_mesh};
 
 /// What the application speaks: it is carried on as that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Sending<'a> {
     pub tunnel: Option<&'a Tunnel>,
     /// Takes the place of the request's authority.
     pub authority: Option<Authority>,
+    /// Who calls.
+    pub client: &'a SocketAddr,
     /// The address that was dialled: the authority of requests that name none.
     pub dialled: SocketAddr,
 }

@@ -1,6 +1,7 @@
 //! The way to an endpoint: a pooled or a new connection, and one request on it. One `Upstream` per worker; nothing in it
 //! is shared with other workers, so nothing locks. Called by `outbound` (step 7 and 8) and `inbound`; it picks no endpoint.
 
+pub mod announce;
 pub mod body;
 pub mod connect;
 pub mod feed;

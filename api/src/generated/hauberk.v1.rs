@@ -511,6 +511,9 @@ pub struct Cluster {
     /// With TLS_MODE_SIMPLE and TLS_MODE_OWN_CERTIFICATE, and only then.
     #[prost(message, optional, tag = "24")]
     pub client_tls: ::core::option::Option<ClientTls>,
+    /// Tell endpoints who calls, by a PROXY header before everything else.
+    #[prost(enumeration = "ProxyProtocol", tag = "26")]
+    pub proxy_protocol: i32,
 }
 /// An endpoint that appears among others gets a part of its weight first.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -754,6 +757,36 @@ impl TlsMode {
             "TLS_MODE_MUTUAL" => Some(Self::Mutual),
             "TLS_MODE_SIMPLE" => Some(Self::Simple),
             "TLS_MODE_OWN_CERTIFICATE" => Some(Self::OwnCertificate),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ProxyProtocol {
+    /// None.
+    Unspecified = 0,
+    V1 = 1,
+    V2 = 2,
+}
+impl ProxyProtocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PROXY_PROTOCOL_UNSPECIFIED",
+            Self::V1 => "PROXY_PROTOCOL_V1",
+            Self::V2 => "PROXY_PROTOCOL_V2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PROXY_PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
+            "PROXY_PROTOCOL_V1" => Some(Self::V1),
+            "PROXY_PROTOCOL_V2" => Some(Self::V2),
             _ => None,
         }
     }

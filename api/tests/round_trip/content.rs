@@ -9,8 +9,8 @@ use std::time::Duration;
 use api::{
     Balancer, Body, Breaker, ClientCertificate, ClientTls, Cluster, ConsistentHash, Destination, Endpoint,
     Endpoints, HashCookie, HashKey, HashTable, Inbound, InboundPort, Keepalive, Kind, Limits, ObjectRef,
-    Outlier, Protocol, Resource, ResourceName, RetryBudget, SpiffeId, Timeouts, TlsMode, TlsPolicy,
-    TrustBundle, Warmup, Workload, limits,
+    Outlier, Protocol, ProxyProtocol, Resource, ResourceName, RetryBudget, SpiffeId, Timeouts, TlsMode,
+    TlsPolicy, TrustBundle, Warmup, Workload, limits,
 };
 use http::HeaderName;
 use proptest::collection::{btree_map, hash_map, vec};
@@ -171,7 +171,9 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     let hash = consistent_hash().prop_map(|hash| (Balancer::ConsistentHash(Box::new(hash)), None));
     let balancer = prop_oneof![plain, warming, hash];
     let mesh = select(vec![TlsMode::Auto, TlsMode::Disable, TlsMode::Mutual]);
-    let tls = prop_oneof![mesh, client_tls()];
+    let version = select(vec![None, Some(ProxyProtocol::V1), Some(ProxyProtocol::V2)]);
+    let outside = prop_oneof![Just(TlsMode::Disable), client_tls()];
+    let tls = prop_oneof![(mesh, Just(None)), (outside, version)];
     let how = (
         reference(),
         labels(),
@@ -194,7 +196,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 subset,
                 (balancer, warmup),
                 connect_timeout,
-                tls,
+                (tls, proxy_protocol),
                 (upgrade_to_http2, upgrade_outside_mesh),
             ),
             (breaker, limits, outlier, retry_budget, timeouts),
@@ -215,6 +217,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             retry_budget,
             timeouts,
             keepalive,
+            proxy_protocol,
             sources,
         },
     )

@@ -45,6 +45,8 @@ pub(super) fn cluster(world: &World, proxy: &Proxy, name: &str, from: &mut From)
         from.source(object.clone());
     }
     decide(&mut cluster, &layers, port);
+    // Each object fits in itself; layers of two objects may not.
+    cluster.check_wire().map_err(|e| e.to_string())?;
     cluster.sources = from.sources.iter().map(Into::into).collect();
     Ok(Body::Cluster(Box::new(cluster)))
 }

@@ -88,7 +88,8 @@ impl Policy {
                     .unwrap_or_default(),
             }
         };
-        let subsets = subsets.iter().enumerate().map(subset).collect();
+        let subsets: Vec<Subset> = subsets.iter().enumerate().map(subset).collect();
+        problems.extend(check_wire(top.as_ref(), &subsets));
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -126,10 +127,7 @@ fn levels(policy: &crd::TrafficPolicy, field: &str, problems: &mut Vec<Invalid>)
         proxy_protocol,
         retry_budget,
     } = policy;
-    let given = [
-        ("tunnel", tunnel.is_some()),
-        ("proxyProtocol", proxy_protocol.is_some()),
-    ];
+    let given = [("tunnel", tunnel.is_some())];
     problems.extend(refuse(&given).err().map(|e| e.under(field)));
     let mut read = |field: &str, given: blocks::Given<'_>| match Blocks::new(given) {
         Ok(blocks) => blocks,
@@ -147,6 +145,7 @@ fn levels(policy: &crd::TrafficPolicy, field: &str, problems: &mut Vec<Invalid>)
             circuit_breaker: circuit_breaker.as_ref(),
             tls: tls.as_ref(),
             retry_budget: retry_budget.as_ref(),
+            proxy_protocol: *proxy_protocol,
         },
     );
     let mut ports = BTreeMap::new();
@@ -169,6 +168,7 @@ fn levels(policy: &crd::TrafficPolicy, field: &str, problems: &mut Vec<Invalid>)
                 circuit_breaker: circuit_breaker.as_ref(),
                 tls: tls.as_ref(),
                 retry_budget: None,
+                proxy_protocol: None,
             },
         );
         // The check refuses numbers beyond 65535 and doubles; the first of two would win.
@@ -177,6 +177,31 @@ fn levels(policy: &crd::TrafficPolicy, field: &str, problems: &mut Vec<Invalid>)
         }
     }
     Levels { all, ports }
+}
+
+/// Whether what connections begin with goes together once all layers are laid, for every port that one of them names.
+fn check_wire(top: Option<&Levels>, subsets: &[Subset]) -> Vec<Invalid> {
+    let fields = subsets
+        .iter()
+        .enumerate()
+        .map(|(i, _)| format!("spec.subsets[{i}].trafficPolicy"));
+    let fields = std::iter::once("spec.trafficPolicy".to_owned()).chain(fields);
+    let levels = std::iter::once(None).chain(subsets.iter().map(|s| Some(&s.levels)));
+    let check = |(field, over): (String, Option<&Levels>)| {
+        let layers: Vec<&Levels> = top.into_iter().chain(over).collect();
+        if !layers.iter().any(|levels| levels.all.announces()) {
+            return None;
+        }
+        let named = layers.iter().flat_map(|levels| levels.ports.keys());
+        // And one that none of them names.
+        let problem = named.copied().chain([0]).find_map(|port| {
+            let mut cluster = Cluster::of("checked");
+            decide(&mut cluster, &layers, port);
+            cluster.check_wire().err()
+        })?;
+        Some(Invalid::new(format!("{field}.proxyProtocol"), problem.problem))
+    };
+    fields.zip(levels).filter_map(check).collect()
 }
 
 /// Lays the blocks over a cluster's defaults.
@@ -266,6 +291,50 @@ mod tests {
             (Balancer::LeastRequest, TlsMode::Disable)
         );
         assert_eq!(cluster(&policy, Some(0), 80).balancer, Balancer::RoundRobin);
+    }
+
+    #[test]
+    fn a_proxy_header_stays_outside_the_mesh_however_layers_lie() {
+        let refused = |traffic_policy: &str, subset: &str| {
+            let spec = format!(
+                "{{host: reviews, trafficPolicy: {traffic_policy}, subsets: [{{name: v1, trafficPolicy: {subset}}}]}}"
+            );
+            match Policy::new(&serde_saphyr::from_str(&spec).unwrap(), "shop") {
+                Ok(policy) => {
+                    assert!(cluster(&policy, Some(0), 80).proxy_protocol.is_some());
+                    String::new()
+                }
+                Err(problems) => problems[0].field.clone(),
+            }
+        };
+        let (of_top, of_subset) = (
+            "spec.trafficPolicy.proxyProtocol",
+            "spec.subsets[0].trafficPolicy.proxyProtocol",
+        );
+        for (top, subset, expected) in [
+            ("{proxyProtocol: {}, tls: {mode: DISABLE}}", "{}", ""),
+            (
+                "{proxyProtocol: {}, tls: {mode: SIMPLE}}",
+                "{tls: {mode: DISABLE}}",
+                "",
+            ),
+            ("{tls: {mode: SIMPLE}}", "{proxyProtocol: {version: V2}}", ""),
+            ("{proxyProtocol: {}}", "{}", of_top),
+            ("{proxyProtocol: {}, tls: {mode: ISTIO_MUTUAL}}", "{}", of_top),
+            (
+                "{proxyProtocol: {}, tls: {mode: DISABLE}}",
+                "{tls: {mode: ISTIO_MUTUAL}}",
+                of_subset,
+            ),
+            ("{tls: {mode: ISTIO_MUTUAL}}", "{proxyProtocol: {}}", of_subset),
+            (
+                "{tls: {mode: DISABLE}, portLevelSettings: [{port: {number: 80}}]}",
+                "{proxyProtocol: {}}",
+                of_subset,
+            ),
+        ] {
+            assert_eq!(refused(top, subset), expected, "{top} {subset}");
+        }
     }
 
     #[test]

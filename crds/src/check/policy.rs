@@ -87,7 +87,9 @@ fn policy(report: &mut Report, at: At<'_>, policy: &TrafficPolicy) {
     };
     blocks.check(report, at);
     report.unsupported_if(tunnel.is_some(), at.field("tunnel"), "remove it");
-    report.unsupported_if(proxy_protocol.is_some(), at.field("proxyProtocol"), "remove it");
+    if proxy_protocol.is_some() {
+        wire::proxy_protocol(report, at, policy);
+    }
     if let Some(budget) = retry_budget {
         self::retry_budget(report, at.field("retryBudget"), *budget);
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{Report, shape::dns_problem};
 use crate::{
-    destination_rule::{ClientTls, tls::TlsMode},
+    destination_rule::{ClientTls, TrafficPolicy, tls::TlsMode},
     path::At,
 };
 
@@ -74,6 +74,32 @@ pub(super) fn tls(report: &mut Report, at: At<'_>, tls: &ClientTls) {
         }
         let message = "trusts whoever answers; name the server's roots in caCertificates instead";
         report.warning(at.field("insecureSkipVerify"), message);
+    }
+}
+
+/// A PROXY header is for servers outside the mesh, so it must be said of every port that endpoints are such.
+pub(super) fn proxy_protocol(report: &mut Report, at: At<'_>, policy: &TrafficPolicy) {
+    if policy.proxy_protocol.is_none() {
+        return;
+    }
+    let is_outside = |tls: &Option<ClientTls>| {
+        let tls = tls.as_ref();
+        tls.is_some_and(|tls| tls.mode != Some(TlsMode::IstioMutual))
+    };
+    let needs = "needs tls.mode DISABLE, SIMPLE or MUTUAL";
+    let why = "the mesh's own TLS ends at a proxy, which reads no PROXY header";
+    if !is_outside(&policy.tls) {
+        report.error(
+            at.field("proxyProtocol"),
+            format!("{needs} in the same policy: {why}"),
+        );
+    }
+    for setting in &policy.port_level_settings {
+        if !is_outside(&setting.tls) {
+            let number = setting.port.number;
+            let message = format!("{needs} in the entry of port {number} of portLevelSettings, too: {why}");
+            report.error(at.field("proxyProtocol"), message);
+        }
     }
 }
 

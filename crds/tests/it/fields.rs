@@ -134,6 +134,8 @@ spec.subsets[].labels{}
 /// Below `trafficPolicy`, of the object and of its subsets.
 const POLICY: &str = "
 portLevelSettings[].port.number
+proxyProtocol.version=V1
+proxyProtocol.version=V2
 retryBudget.percent
 retryBudget.minRetryConcurrency
 ";

@@ -87,6 +87,7 @@ async fn respond(
         app,
         tunnel: tunnel.as_ref(),
         authority: None,
+        client: &connection.peer,
         dialled: connection.dialled,
     };
     let mut trace = Trace::default();

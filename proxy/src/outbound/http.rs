@@ -133,6 +133,7 @@ async fn respond(
         app,
         tunnel: tunnel.as_ref(),
         authority: choice.authority.clone(),
+        client: &connection.peer,
         dialled: connection.dialled,
     };
     let mut trace = Trace::default();

@@ -19,7 +19,6 @@ use crate::tcp::{self, RelayCounters, RelayOptions};
 use crate::tries;
 use crate::upstream::connect::Over;
 use crate::upstream::way::Way;
-use crate::worker::Worker;
 
 /// Endpoints tried before a connection is given up: connecting sends nothing of the application's.
 const TRIES: usize = 3;
@@ -58,7 +57,7 @@ pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -
         let endpoint = Arc::clone(&pick.endpoint);
         worker.picked(&cluster, &pick);
         let permit = limits::acquire(&cluster, Bound::Connections)?;
-        let connected = match over(worker, &cluster, &endpoint) {
+        let connected = match over(connection, &cluster, &endpoint) {
             Ok(over) => worker.upstream.connect(&cluster, &endpoint, over).await,
             Err(error) => Err(error),
         };
@@ -87,11 +86,19 @@ pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -
 }
 
 /// What there is between TCP and the bytes.
-fn over(worker: &Worker, cluster: &Cluster, endpoint: &Endpoint) -> Result<Over, Error> {
-    if let TlsMode::Originate(tls) = &cluster.spec.tls {
-        let host = tries::host_of(cluster);
-        let tls = worker.upstream.secured(tls, host, endpoint.spec.address)?;
-        return Ok(Over::Outside(Rc::new(Way { tls: Some(tls) }), Offer::Bytes));
+fn over(connection: &Connection, cluster: &Cluster, endpoint: &Endpoint) -> Result<Over, Error> {
+    let worker = &connection.worker;
+    let tls = match &cluster.spec.tls {
+        TlsMode::Originate(tls) => {
+            let host = tries::host_of(cluster);
+            Some(worker.upstream.secured(tls, host, endpoint.spec.address)?)
+        }
+        TlsMode::Auto | TlsMode::Disable | TlsMode::Mutual => None,
+    };
+    let announcement = tries::announcement(cluster, connection.peer, connection.dialled);
+    if tls.is_some() || announcement.is_some() {
+        let way = Rc::new(Way { announcement, tls });
+        return Ok(Over::Outside(way, Offer::Bytes));
     }
     let mesh = tries::is_mesh(worker, cluster, endpoint)?;
     Ok(if mesh {

@@ -1,6 +1,7 @@
 //! The outbound path from the application's first byte to the endpoint's last, over in-memory streams and the loopback.
 
 mod allocations;
+mod announced;
 mod answers;
 mod cors;
 mod endings;

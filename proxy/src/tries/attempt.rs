@@ -3,11 +3,11 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use api::{ClientTls, MeshProtocol, TlsMode};
+use api::{MeshProtocol, TlsMode};
 use http::Response;
-use http::uri::Authority;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::message;
 use crate::originate::Offer;
 use crate::upstream::Wire;
+use crate::upstream::announce::Announcement;
 use crate::upstream::pool::Lease;
 use crate::upstream::send::Failed;
 use crate::upstream::way::Way;
@@ -150,8 +151,8 @@ fn wire(worker: &Worker, sending: &Sending<'_>, endpoint: &Endpoint, supply: &Su
     let cluster = sending.cluster;
     // Upgrades and `100 Continue` are HTTP/1.1's own; HTTP/2 frames would hide them.
     let own = sending.tunnel.is_some() || supply.expects_continue;
-    if let TlsMode::Originate(tls) = &cluster.spec.tls {
-        return outside(worker, sending, endpoint, supply.authority(), tls, own);
+    if cluster.spec.proxy_protocol.is_some() || matches!(cluster.spec.tls, TlsMode::Originate(_)) {
+        return outside(worker, sending, endpoint, supply, own);
     }
     let mesh = is_mesh(worker, cluster, endpoint)?;
     let plain = own || !cluster.spec.upgrade_to_http2;
@@ -170,22 +171,37 @@ fn outside(
     worker: &Worker,
     sending: &Sending<'_>,
     endpoint: &Endpoint,
-    named: Option<Authority>,
-    tls: &Arc<ClientTls>,
+    supply: &Supply,
     own: bool,
 ) -> Result<Wire, Error> {
     let cluster = sending.cluster;
-    let named = sending.authority.clone().or(named);
-    let host = named
-        .as_ref()
-        .map_or(host_of(cluster), |authority| authority.host());
-    let tls = worker.upstream.secured(tls, host, endpoint.spec.address)?;
-    let offer = match sending.app {
-        App::Http1 if cluster.spec.upgrade_outside_mesh && !own => Offer::Either,
-        App::Http1 => Offer::Http1,
-        App::Http2 => Offer::Http2,
+    let tls = match &cluster.spec.tls {
+        TlsMode::Originate(tls) => {
+            let named = sending.authority.clone().or_else(|| supply.authority());
+            let host = named
+                .as_ref()
+                .map_or(host_of(cluster), |authority| authority.host());
+            Some(worker.upstream.secured(tls, host, endpoint.spec.address)?)
+        }
+        TlsMode::Auto | TlsMode::Disable | TlsMode::Mutual => None,
     };
-    Ok(worker.upstream.outside(Way { tls: Some(tls) }, offer))
+    let offer = match sending.app {
+        App::Http1 if !cluster.spec.upgrade_outside_mesh || own => Offer::Http1,
+        App::Http1 if tls.is_some() => Offer::Either,
+        // Without TLS nothing can be agreed upon.
+        App::Http1 | App::Http2 => Offer::Http2,
+    };
+    let announcement = announcement(cluster, *sending.client, sending.dialled);
+    Ok(worker.upstream.outside(Way { announcement, tls }, offer))
+}
+
+/// The header that tells an endpoint who calls, where the policy asks for one.
+pub fn announcement(cluster: &Cluster, client: SocketAddr, dialled: SocketAddr) -> Option<Announcement> {
+    Some(Announcement {
+        version: cluster.spec.proxy_protocol?,
+        client,
+        dialled,
+    })
 }
 
 /// The host of a cluster, by which a server is asked for where no request names one.

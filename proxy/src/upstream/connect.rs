@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use api::{Keepalive, MeshProtocol, SpiffeId};
 use socket2::SockRef;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::way::{Secured, Way};
@@ -98,8 +99,15 @@ impl Upstream {
 }
 
 /// Does what a server outside the mesh wants at the beginning.
-async fn begin(tcp: TcpStream, way: &Way, offer: Offer, address: SocketAddr) -> Result<Io, Error> {
-    let Way { tls } = way;
+async fn begin(mut tcp: TcpStream, way: &Way, offer: Offer, address: SocketAddr) -> Result<Io, Error> {
+    let Way { announcement, tls } = way;
+    if let Some(announcement) = announcement {
+        let written = tcp.write_all(&announcement.bytes()).await;
+        written.map_err(|source| Error::Connect {
+            endpoint: address,
+            source: Arc::new(source),
+        })?;
+    }
     let io = Io::from(tcp);
     match tls {
         Some(Secured { settings, name }) => {

@@ -26,6 +26,9 @@ use crate::live::{ClusterLive, EndpointLive};
 const STREAMS_OF_APPLICATIONS: u32 = 100;
 const STREAMS_OF_PROXIES: u32 = 1000;
 
+/// How long a connection waits that only one client may use: that client may be gone.
+const IDLE_OF_ONE: Duration = Duration::from_secs(5);
+
 /// One worker's connections.
 #[derive(Debug, Default)]
 pub struct Pool {
@@ -83,7 +86,10 @@ impl Bounds {
     fn of(cluster: &Cluster) -> Self {
         Self {
             max_age: cluster.spec.timeouts.max_connection,
-            max_idle: cluster.spec.timeouts.http_idle,
+            max_idle: match (cluster.spec.timeouts.http_idle, cluster.spec.proxy_protocol) {
+                (idle, None) => idle,
+                (idle, Some(_)) => Some(idle.map_or(IDLE_OF_ONE, |idle| idle.min(IDLE_OF_ONE))),
+            },
             max_uses: cluster
                 .spec
                 .limits
@@ -458,6 +464,28 @@ impl Lease {
                 }
             }
             Sender::Http2 { sender: _, active } => drop(active),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_only_one_client_may_use_waits_a_moment_only() {
+        for (http_idle, announced, expected) in [
+            (None, false, None),
+            (None, true, Some(IDLE_OF_ONE)),
+            (Some(3600), false, Some(Duration::from_secs(3600))),
+            (Some(3600), true, Some(IDLE_OF_ONE)),
+            (Some(1), true, Some(Duration::from_secs(1))),
+        ] {
+            let cluster = crate::testing::cluster(&[], |spec| {
+                spec.timeouts.http_idle = http_idle.map(Duration::from_secs);
+                spec.proxy_protocol = announced.then_some(api::ProxyProtocol::V1);
+            });
+            assert_eq!(Bounds::of(&cluster).max_idle, expected);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a connection to an endpoint begins with where the mesh's own ways do not do: TLS as a server outside the mesh wants
-//! it. Requests that differ in it never share a connection. The pool's keys are small, so what stands behind a number is
+//! What a connection to an endpoint begins with where the mesh's own ways do not do: a header that says who calls, TLS as a
+//! server outside the mesh wants it. Requests that differ in it never share a connection. The pool's keys are small, so what stands behind a number is
 //! kept here, for as long as the pool has connections of it.
 
 use std::cell::{Cell, RefCell};
@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use api::ClientTls;
 use rustls_pki_types::ServerName;
 
+use super::announce::Announcement;
 use super::{Upstream, Wire};
 use crate::error::Error;
 use crate::io::Io;
@@ -20,6 +21,8 @@ use crate::originate::{Offer, Origin, Origins, Settings};
 /// How connections begin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Way {
+    /// The header that says who calls.
+    pub announcement: Option<Announcement>,
     /// TLS, and with whom.
     pub tls: Option<Secured>,
 }

@@ -3,18 +3,21 @@
 
 mod balancer;
 mod tls;
+mod wire;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use api::{
-    Breaker, Cluster, Invalid, Keepalive, Limits, Outlier, RetryBudget, Timeouts, TlsMode, limits, proto,
+    Breaker, Cluster, Invalid, Keepalive, Limits, Outlier, ProxyProtocol, RetryBudget, Timeouts, TlsMode,
+    limits, proto,
 };
 use crds::destination_rule as crd;
 use crds::destination_rule::connection_pool::{H2UpgradePolicy, HttpPool, TcpKeepalive, TcpPool};
 
 use balancer::{Balancing, balancing};
 use tls::tls_mode;
+use wire::version;
 
 use crate::state::rules::{refuse, whole_ms};
 
@@ -27,6 +30,7 @@ pub(crate) struct Blocks {
     breaker: Option<Breaker>,
     tls: Option<TlsMode>,
     retry_budget: Option<RetryBudget>,
+    proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// `connectionPool`.
@@ -48,6 +52,7 @@ pub(super) struct Given<'a> {
     pub(super) circuit_breaker: Option<&'a crd::CircuitBreaker>,
     pub(super) tls: Option<&'a crd::ClientTls>,
     pub(super) retry_budget: Option<&'a crd::RetryBudget>,
+    pub(super) proxy_protocol: Option<crd::ProxyProtocol>,
 }
 
 impl Blocks {
@@ -59,6 +64,7 @@ impl Blocks {
             circuit_breaker,
             tls,
             retry_budget,
+            proxy_protocol,
         } = given;
         let under = |field: &'static str| move |e: Invalid| e.under(field);
         let blocks = Self {
@@ -83,10 +89,13 @@ impl Blocks {
                 .map(budget)
                 .transpose()
                 .map_err(under("retryBudget"))?,
+            proxy_protocol: proxy_protocol.map(version),
         };
         // Through the proxy's own conversion, for the bounds it holds.
         let mut cluster = Cluster::of("checked");
         blocks.apply(&mut cluster);
+        // Another layer may say what goes with it: `Policy::new` looks at all of them together.
+        cluster.proxy_protocol = None;
         Cluster::try_from(proto::Cluster::from(cluster)).map(|_| blocks)
     }
 
@@ -99,6 +108,7 @@ impl Blocks {
             breaker,
             tls,
             retry_budget,
+            proxy_protocol,
         } = over.clone();
         self.balancer = balancer.or(self.balancer.take());
         self.pool = pool.or(self.pool.take());
@@ -106,13 +116,19 @@ impl Blocks {
         self.breaker = breaker.or(self.breaker);
         self.tls = tls.or(self.tls.take());
         self.retry_budget = retry_budget.or(self.retry_budget);
+        self.proxy_protocol = proxy_protocol.or(self.proxy_protocol);
     }
 
     /// Every block that a port's entry can have is as `entry` has it, or at its default.
     pub(super) fn replace_wholesale(&mut self, entry: &Self) {
-        let retry_budget = self.retry_budget;
+        let (retry_budget, proxy_protocol) = (self.retry_budget, self.proxy_protocol);
         *self = entry.clone();
-        self.retry_budget = retry_budget;
+        (self.retry_budget, self.proxy_protocol) = (retry_budget, proxy_protocol);
+    }
+
+    /// Whether endpoints are told who calls.
+    pub(super) fn announces(&self) -> bool {
+        self.proxy_protocol.is_some()
     }
 
     /// Writes the blocks into a cluster.
@@ -124,6 +140,7 @@ impl Blocks {
             breaker,
             tls,
             retry_budget,
+            proxy_protocol,
         } = self;
         if let Some(Pool {
             connect_timeout,
@@ -151,6 +168,7 @@ impl Blocks {
             cluster.tls = tls.clone();
         }
         cluster.retry_budget = retry_budget.unwrap_or(cluster.retry_budget);
+        cluster.proxy_protocol = proxy_protocol.or(cluster.proxy_protocol);
     }
 }
 
