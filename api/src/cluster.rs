@@ -15,8 +15,8 @@ use crate::name::ObjectRef;
 use crate::{limits, proto};
 
 pub use balancer::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable, Warmup};
-pub use bounds::{Keepalive, Limits, RetryBudget, Timeouts};
-pub use health::{Breaker, Outlier};
+pub use bounds::{Http2Keepalive, Keepalive, Limits, RetryBudget, Timeouts};
+pub use health::{Breaker, Outlier, Statuses};
 pub use tls::{ClientCertificate, ClientTls, TlsMode};
 pub use wire::ProxyProtocol;
 
@@ -53,6 +53,8 @@ pub struct Cluster {
     pub keepalive: Option<Keepalive>,
     /// Tell endpoints who calls, by a PROXY header before everything else.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// PINGs on HTTP/2 connections; `None` for what the proxy does by itself, while requests are under way.
+    pub http2_keepalive: Option<Http2Keepalive>,
     /// The objects that shaped this cluster.
     pub sources: Vec<ObjectRef>,
 }
@@ -77,6 +79,7 @@ impl Cluster {
             timeouts: Timeouts::default(),
             keepalive: None,
             proxy_protocol: None,
+            http2_keepalive: None,
             sources: Vec::new(),
         }
     }
@@ -107,6 +110,7 @@ impl TryFrom<proto::Cluster> for Cluster {
             warmup,
             client_tls,
             proxy_protocol,
+            http2_keepalive,
         } = pb;
         let balancer = balancer::from(name, consistent_hash)?;
         let warmup = warmup
@@ -140,6 +144,10 @@ impl TryFrom<proto::Cluster> for Cluster {
             timeouts: timeouts.map(Timeouts::from).unwrap_or_default(),
             keepalive: keepalive.map(Keepalive::from),
             proxy_protocol: wire::proxy_protocol(proxy_protocol)?,
+            http2_keepalive: http2_keepalive
+                .map(Http2Keepalive::try_from)
+                .transpose()
+                .under("http2_keepalive")?,
             sources: sources.into_iter().map(Into::into).collect(),
         };
         cluster.check_wire()?;
@@ -165,6 +173,7 @@ impl From<Cluster> for proto::Cluster {
             timeouts,
             keepalive,
             proxy_protocol,
+            http2_keepalive,
             sources,
         } = cluster;
         let (balancer, consistent_hash) = balancer::to(balancer);
@@ -188,6 +197,7 @@ impl From<Cluster> for proto::Cluster {
             warmup: warmup.map(Into::into),
             client_tls,
             proxy_protocol: wire::to_proxy_protocol(proxy_protocol).into(),
+            http2_keepalive: http2_keepalive.map(Into::into),
         }
     }
 }

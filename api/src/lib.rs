@@ -30,7 +30,8 @@ pub mod names;
 
 pub use cluster::{
     Balancer, Breaker, ClientCertificate, ClientTls, Cluster, ConsistentHash, HashCookie, HashKey, HashTable,
-    Keepalive, Limits, Outlier, ProxyProtocol, RetryBudget, Timeouts, TlsMode, Warmup,
+    Http2Keepalive, Keepalive, Limits, Outlier, ProxyProtocol, RetryBudget, Statuses, Timeouts, TlsMode,
+    Warmup,
 };
 pub use destination::{Destination, Workload};
 pub use endpoints::{Endpoint, Endpoints};

@@ -49,7 +49,7 @@ mod weights;
 
 pub use hash::{Key, Table};
 pub use latency::{DECAY, Latency, UNKNOWN};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, code_of};
 pub use weights::Weights;
 
 /// Other workers may take the last place of a half-open breaker between our look and our step; then we look again.
@@ -227,6 +227,11 @@ impl Pick {
     /// Takes the result of the attempt, as soon as it is known (for a request: with the response's headers; for a stream:
     /// when it is connected). The pick goes on counting as load until it is dropped. Only the first result counts.
     pub fn settle(&mut self, outcome: Outcome, now: Instant) -> Settled {
+        self.settle_answer(outcome, None, now)
+    }
+
+    /// As [`Pick::settle`], with the status that an answer counts as, for a rule that says which statuses are errors.
+    pub fn settle_answer(&mut self, outcome: Outcome, code: Option<u16>, now: Instant) -> Settled {
         let Some(cluster) = self.cluster.take() else {
             return Settled::default();
         };
@@ -244,7 +249,7 @@ impl Pick {
             breaker: live
                 .breaker
                 .settle(Mode::of(&cluster.spec), self.permit, outcome, now_ms),
-            outlier: outlier::observe(&cluster, &self.endpoint, outcome, now_ms),
+            outlier: outlier::observe(&cluster, &self.endpoint, outcome, code, now_ms),
         }
     }
 

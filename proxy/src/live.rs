@@ -15,6 +15,7 @@ use crate::balancer::Latency;
 use crate::breaker::Breaker;
 use crate::metrics::ClusterMetrics;
 use crate::outlier::Record;
+use crate::retry::budget::Window;
 use crate::upstream::queue::Queue;
 
 /// Live state of one endpoint of one cluster.
@@ -85,6 +86,8 @@ pub struct ClusterLive {
     pub retries: AtomicU32,
     /// Those of `pending` who wait because there are as many connections as there may be.
     pub(crate) queue: Queue,
+    /// Requests that began lately, where a retry budget counts them.
+    pub(crate) recent: Window,
     /// Endpoints ejected, as last counted.
     pub ejected: AtomicU32,
     /// Set while a worker decides about an ejection, so that two never exceed the bound together.
@@ -108,6 +111,7 @@ impl ClusterLive {
             requests: AtomicU32::new(0),
             retries: AtomicU32::new(0),
             queue: Queue::default(),
+            recent: Window::default(),
             ejected: AtomicU32::new(0),
             ejecting: AtomicBool::new(false),
             cursor: AtomicU64::new(0),

@@ -10,7 +10,8 @@
 //! cluster can be: `min_health_percent` is the setting against it). With fewer healthy endpoints than
 //! `min_health_percent`, none is ejected any more, and those that are out get traffic like the others.
 //!
-//! What counts: an answer 5xx; 502, 503 and 504 a second time as gateway errors. Connection failures, resets and
+//! What counts: an answer 5xx; 502, 503 and 504 a second time as gateway errors. With `error_codes`, answers with these
+//! and no others (the breaker goes on with 5xx). Connection failures, resets and
 //! timeouts (local failures) count as 503 would, or with `split_local_errors` only on their own counter.
 
 use std::fmt;
@@ -186,9 +187,11 @@ pub(crate) fn observe(
     cluster: &Cluster,
     endpoint: &Endpoint,
     outcome: Outcome,
+    code: Option<u16>,
     now_ms: u64,
 ) -> Option<Event> {
     let rule = cluster.spec.outlier.as_ref()?;
+    let outcome = as_told(rule, outcome, code);
     let record = &endpoint.live.outlier;
     // What was under way when it was ejected says nothing new.
     if record.is_out(now_ms) {
@@ -221,6 +224,16 @@ pub(crate) fn observe(
     };
     live.ejecting.store(false, Ordering::Release);
     event
+}
+
+/// What an answer is where the rule says which statuses are errors.
+fn as_told(rule: &api::Outlier, outcome: Outcome, code: Option<u16>) -> Outcome {
+    match (&rule.error_codes, code) {
+        (Some(codes), Some(code)) if !codes.contains(code) => Outcome::Success,
+        (Some(_), Some(502..=504)) => Outcome::GatewayError,
+        (Some(_), Some(_)) => Outcome::ServerError,
+        _ => outcome,
+    }
 }
 
 /// The bound that forbids one more ejection.
@@ -296,7 +309,7 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ServerErrors => "5xx answers",
+            Self::ServerErrors => "error answers",
             Self::GatewayErrors => "gateway errors",
             Self::LocalFailures => "connection failures",
         })

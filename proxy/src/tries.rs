@@ -118,6 +118,9 @@ pub async fn send(
     let sending = &sending;
     let cluster = sending.cluster;
     let permit = limits::acquire(cluster, Bound::Requests)?;
+    if let Some(interval) = cluster.spec.retry_budget.interval {
+        cluster.live.recent.count(interval, Instant::now());
+    }
     let mut supply = Supply::new(request, sending);
     let mut tried: Vec<u64> = Vec::new();
     // What the try before came to, and its place in the retry budget: kept until the next has begun, for without
@@ -139,7 +142,8 @@ pub async fn send(
         trace.tries += 1;
         trace.endpoint = Some(Arc::clone(&pick.endpoint));
         let result = attempt(worker, sending, &pick.endpoint, &mut supply, trace.tries).await;
-        let settled = pick.settle(outcome(&result), Instant::now());
+        let (came_to, code) = outcome(&result);
+        let settled = pick.settle_answer(came_to, code, Instant::now());
         worker.settled(cluster, &pick.endpoint, settled);
         drop(retrying);
         let Some((why, place)) = again(sending, &supply, trace.tries - 1, &result) else {
@@ -198,7 +202,7 @@ fn again(
         return None;
     };
     let metrics = &sending.cluster.live.metrics;
-    match budget::acquire(sending.cluster) {
+    match budget::acquire(sending.cluster, Instant::now()) {
         Ok(permit) => {
             metrics.retries.inc();
             tracing::debug!(cluster = %sending.cluster.name, %why, "trying again");

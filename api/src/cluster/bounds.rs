@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{ms_or_zero, off_or};
-use crate::invalid::{Invalid, optional_ms};
+use crate::invalid::{Invalid, optional_ms, to_ms};
 use crate::{limits, proto};
 
 /// Upper bounds; `None` for no bound.
@@ -20,15 +20,19 @@ pub struct Limits {
     pub max_retries: Option<NonZeroU32>,
     /// Requests on one connection before it is closed.
     pub max_requests_per_connection: Option<NonZeroU32>,
+    /// Streams on one HTTP/2 connection before another is opened; `None` for what the proxy does by itself.
+    pub max_concurrent_streams: Option<NonZeroU32>,
 }
 
 /// How many retries may be under way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryBudget {
-    /// Share of the requests under way, 0 to 100.
+    /// Share of the requests that count, 0 to 100.
     pub percent: f64,
     /// Always allowed.
     pub min_concurrency: u32,
+    /// Requests that began within this time count too; `None` for only those under way.
+    pub interval: Option<Duration>,
 }
 
 /// Lifetimes of connections; `None` for no bound.
@@ -53,11 +57,21 @@ pub struct Keepalive {
     pub interval: Option<Duration>,
 }
 
+/// PINGs on HTTP/2 connections, whether or not requests are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2Keepalive {
+    /// Between two of them.
+    pub interval: Duration,
+    /// Without an answer for so long, the connection is dead.
+    pub timeout: Duration,
+}
+
 impl Default for RetryBudget {
     fn default() -> Self {
         Self {
             percent: limits::RETRY_BUDGET_PERCENT,
             min_concurrency: limits::RETRY_BUDGET_MIN,
+            interval: None,
         }
     }
 }
@@ -80,6 +94,7 @@ impl From<proto::Limits> for Limits {
             max_requests,
             max_retries,
             max_requests_per_connection,
+            max_concurrent_streams,
         } = pb;
         Self {
             max_connections: NonZeroU32::new(max_connections),
@@ -87,6 +102,7 @@ impl From<proto::Limits> for Limits {
             max_requests: NonZeroU32::new(max_requests),
             max_retries: NonZeroU32::new(max_retries),
             max_requests_per_connection: NonZeroU32::new(max_requests_per_connection),
+            max_concurrent_streams: NonZeroU32::new(max_concurrent_streams),
         }
     }
 }
@@ -98,6 +114,7 @@ impl TryFrom<proto::RetryBudget> for RetryBudget {
         proto::RetryBudget {
             percent,
             min_concurrency,
+            interval_ms,
         }: proto::RetryBudget,
     ) -> Result<Self, Invalid> {
         if !(0.0..=100.0).contains(&percent) {
@@ -109,6 +126,7 @@ impl TryFrom<proto::RetryBudget> for RetryBudget {
         Ok(Self {
             percent,
             min_concurrency,
+            interval: optional_ms(interval_ms),
         })
     }
 }
@@ -145,6 +163,33 @@ impl From<proto::Keepalive> for Keepalive {
     }
 }
 
+impl TryFrom<proto::Http2Keepalive> for Http2Keepalive {
+    type Error = Invalid;
+
+    fn try_from(
+        proto::Http2Keepalive {
+            interval_ms,
+            timeout_ms,
+        }: proto::Http2Keepalive,
+    ) -> Result<Self, Invalid> {
+        let needed =
+            |field: &str, ms| optional_ms(ms).ok_or_else(|| Invalid::new(field, "must be at least 1"));
+        Ok(Self {
+            interval: needed("interval_ms", interval_ms)?,
+            timeout: needed("timeout_ms", timeout_ms)?,
+        })
+    }
+}
+
+impl From<Http2Keepalive> for proto::Http2Keepalive {
+    fn from(Http2Keepalive { interval, timeout }: Http2Keepalive) -> Self {
+        Self {
+            interval_ms: to_ms(interval),
+            timeout_ms: to_ms(timeout),
+        }
+    }
+}
+
 impl From<Limits> for proto::Limits {
     fn from(limits: Limits) -> Self {
         let Limits {
@@ -153,6 +198,7 @@ impl From<Limits> for proto::Limits {
             max_requests,
             max_retries,
             max_requests_per_connection,
+            max_concurrent_streams,
         } = limits;
         Self {
             max_connections: off_or(max_connections),
@@ -160,6 +206,7 @@ impl From<Limits> for proto::Limits {
             max_requests: off_or(max_requests),
             max_retries: off_or(max_retries),
             max_requests_per_connection: off_or(max_requests_per_connection),
+            max_concurrent_streams: off_or(max_concurrent_streams),
         }
     }
 }
@@ -169,11 +216,13 @@ impl From<RetryBudget> for proto::RetryBudget {
         RetryBudget {
             percent,
             min_concurrency,
+            interval,
         }: RetryBudget,
     ) -> Self {
         Self {
             percent,
             min_concurrency,
+            interval_ms: ms_or_zero(interval),
         }
     }
 }

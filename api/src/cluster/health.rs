@@ -21,10 +21,12 @@ pub struct Breaker {
 /// Ejection of endpoints that fail more than they should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outlier {
-    /// Consecutive answers 5xx; `None` for off.
+    /// Consecutive answers that are errors; `None` for off.
     pub consecutive_5xx: Option<NonZeroU32>,
     /// Consecutive answers 502, 503, 504, and connection failures; `None` for off.
     pub consecutive_gateway_errors: Option<NonZeroU32>,
+    /// Statuses that are errors; `None` for 5xx.
+    pub error_codes: Option<Statuses>,
     /// Count connection failures apart from answers.
     pub split_local_errors: bool,
     /// Consecutive connection failures, when counted apart; `None` for off.
@@ -37,6 +39,37 @@ pub struct Outlier {
     pub max_ejection_percent: u32,
     /// With fewer healthy endpoints than this share, none is ejected.
     pub min_health_percent: u32,
+}
+
+/// A set of statuses, from 100 to 599.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Statuses([u64; 8]);
+
+impl Statuses {
+    /// Whether a status is in the set.
+    #[must_use]
+    pub fn contains(&self, code: u16) -> bool {
+        Self::place(code).is_some_and(|(word, bit)| self.0[word] & bit != 0)
+    }
+
+    /// Puts a status into the set; `false` for a number that is none.
+    pub fn insert(&mut self, code: u16) -> bool {
+        let Some((word, bit)) = Self::place(code) else {
+            return false;
+        };
+        self.0[word] |= bit;
+        true
+    }
+
+    /// What is in the set, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        (100..600).filter(|code| self.contains(*code))
+    }
+
+    fn place(code: u16) -> Option<(usize, u64)> {
+        let n = usize::from(code.checked_sub(100)?);
+        (n < 500).then(|| (n / 64, 1 << (n % 64)))
+    }
 }
 
 impl TryFrom<proto::Breaker> for Breaker {
@@ -75,6 +108,7 @@ impl TryFrom<proto::Outlier> for Outlier {
             base_ejection_ms,
             max_ejection_percent,
             min_health_percent,
+            error_codes,
         } = pb;
         let needed =
             |field: &str, ms| optional_ms(ms).ok_or_else(|| Invalid::new(field, "must be at least 1"));
@@ -87,6 +121,7 @@ impl TryFrom<proto::Outlier> for Outlier {
             base_ejection: needed("base_ejection_ms", base_ejection_ms)?,
             max_ejection_percent: percent("max_ejection_percent", max_ejection_percent)?,
             min_health_percent: percent("min_health_percent", min_health_percent)?,
+            error_codes: statuses(&error_codes)?,
         })
     }
 }
@@ -118,6 +153,7 @@ impl From<Outlier> for proto::Outlier {
             base_ejection,
             max_ejection_percent,
             min_health_percent,
+            error_codes,
         } = outlier;
         Self {
             consecutive_5xx: off_or(consecutive_5xx),
@@ -128,8 +164,26 @@ impl From<Outlier> for proto::Outlier {
             base_ejection_ms: to_ms(base_ejection),
             max_ejection_percent,
             min_health_percent,
+            error_codes: error_codes
+                .iter()
+                .flat_map(Statuses::iter)
+                .map(u32::from)
+                .collect(),
         }
     }
+}
+
+fn statuses(codes: &[u32]) -> Result<Option<Statuses>, Invalid> {
+    let mut statuses = Statuses::default();
+    for (i, code) in codes.iter().enumerate() {
+        if !u16::try_from(*code).is_ok_and(|code| statuses.insert(code)) {
+            return Err(Invalid::new(
+                format!("error_codes[{i}]"),
+                format!("{code} is not a status: use 100 to 599"),
+            ));
+        }
+    }
+    Ok((!codes.is_empty()).then_some(statuses))
 }
 
 fn non_zero(field: &str, value: u32) -> Result<NonZeroU32, Invalid> {

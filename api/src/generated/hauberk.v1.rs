@@ -508,6 +508,9 @@ pub struct Cluster {
     /// With BALANCER_ROUND_ROBIN and BALANCER_LEAST_REQUEST only. Absent: none.
     #[prost(message, optional, tag = "21")]
     pub warmup: ::core::option::Option<Warmup>,
+    /// Absent: as the proxy does by itself, while requests are under way.
+    #[prost(message, optional, tag = "23")]
+    pub http2_keepalive: ::core::option::Option<Http2Keepalive>,
     /// With TLS_MODE_SIMPLE and TLS_MODE_OWN_CERTIFICATE, and only then.
     #[prost(message, optional, tag = "24")]
     pub client_tls: ::core::option::Option<ClientTls>,
@@ -633,8 +636,11 @@ pub struct Limits {
     pub max_retries: u32,
     #[prost(uint32, tag = "5")]
     pub max_requests_per_connection: u32,
+    /// Streams on one HTTP/2 connection.
+    #[prost(uint32, tag = "6")]
+    pub max_concurrent_streams: u32,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Outlier {
     /// 0 in a counter: off.
     #[prost(uint32, tag = "1")]
@@ -653,6 +659,9 @@ pub struct Outlier {
     pub max_ejection_percent: u32,
     #[prost(uint32, tag = "8")]
     pub min_health_percent: u32,
+    /// Statuses that count as errors; none means 5xx.
+    #[prost(uint32, repeated, tag = "9")]
+    pub error_codes: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct RetryBudget {
@@ -661,6 +670,9 @@ pub struct RetryBudget {
     pub percent: f64,
     #[prost(uint32, tag = "2")]
     pub min_concurrency: u32,
+    /// How far back requests count that are not under way any more; 0 for none.
+    #[prost(uint64, tag = "3")]
+    pub interval_ms: u64,
 }
 /// 0 in any field: none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -680,6 +692,15 @@ pub struct Keepalive {
     pub time_ms: u64,
     #[prost(uint64, tag = "3")]
     pub interval_ms: u64,
+}
+/// PINGs on HTTP/2 connections.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Http2Keepalive {
+    #[prost(uint64, tag = "1")]
+    pub interval_ms: u64,
+    /// Without an answer for so long, the connection is dead.
+    #[prost(uint64, tag = "2")]
+    pub timeout_ms: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

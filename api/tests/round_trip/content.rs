@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use api::{
     Balancer, Body, Breaker, ClientCertificate, ClientTls, Cluster, ConsistentHash, Destination, Endpoint,
-    Endpoints, HashCookie, HashKey, HashTable, Inbound, InboundPort, Keepalive, Kind, Limits, ObjectRef,
-    Outlier, Protocol, ProxyProtocol, Resource, ResourceName, RetryBudget, SpiffeId, Timeouts, TlsMode,
-    TlsPolicy, TrustBundle, Warmup, Workload, limits,
+    Endpoints, HashCookie, HashKey, HashTable, Http2Keepalive, Inbound, InboundPort, Keepalive, Kind, Limits,
+    ObjectRef, Outlier, Protocol, ProxyProtocol, Resource, ResourceName, RetryBudget, SpiffeId, Statuses,
+    Timeouts, TlsMode, TlsPolicy, TrustBundle, Warmup, Workload, limits,
 };
 use http::HeaderName;
 use proptest::collection::{btree_map, hash_map, vec};
@@ -189,7 +189,8 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         budget(),
         timeouts(),
     );
-    (how, bounds, option::of(keepalive()), vec(object(), 0..3)).prop_map(
+    let keepalives = (option::of(keepalive()), option::of(http2_keepalive()));
+    (how, bounds, keepalives, vec(object(), 0..3)).prop_map(
         |(
             (
                 endpoints,
@@ -200,7 +201,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 (upgrade_to_http2, upgrade_outside_mesh),
             ),
             (breaker, limits, outlier, retry_budget, timeouts),
-            keepalive,
+            (keepalive, http2_keepalive),
             sources,
         )| Cluster {
             endpoints,
@@ -218,6 +219,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             timeouts,
             keepalive,
             proxy_protocol,
+            http2_keepalive,
             sources,
         },
     )
@@ -279,15 +281,19 @@ fn breaker() -> impl Strategy<Value = Breaker> {
 
 fn bounds() -> impl Strategy<Value = Limits> {
     let bound = || option::of(count());
-    (bound(), bound(), bound(), bound(), bound()).prop_map(
-        |(max_connections, max_pending_requests, max_requests, max_retries, max_requests_per_connection)| {
-            Limits {
-                max_connections,
-                max_pending_requests,
-                max_requests,
-                max_retries,
-                max_requests_per_connection,
-            }
+    let of_cluster = (bound(), bound(), bound(), bound());
+    (of_cluster, bound(), bound()).prop_map(
+        |(
+            (max_connections, max_pending_requests, max_requests, max_retries),
+            max_requests_per_connection,
+            max_concurrent_streams,
+        )| Limits {
+            max_connections,
+            max_pending_requests,
+            max_requests,
+            max_retries,
+            max_requests_per_connection,
+            max_concurrent_streams,
         },
     )
 }
@@ -299,14 +305,20 @@ fn outlier() -> impl Strategy<Value = Outlier> {
         any::<bool>(),
         option::of(count()),
     );
-    (counts, time(), time(), 0..=100_u32, 0..=100_u32).prop_map(
+    let codes = vec(100..600_u16, 0..4).prop_map(|codes| {
+        let mut set = Statuses::default();
+        let inserted = codes.iter().filter(|code| set.insert(**code)).count();
+        (inserted > 0).then_some(set)
+    });
+    (counts, codes, (time(), time()), 0..=100_u32, 0..=100_u32).prop_map(
         |(
             (consecutive_5xx, consecutive_gateway_errors, split_local_errors, consecutive_local_failures),
-            interval,
-            base_ejection,
+            error_codes,
+            (interval, base_ejection),
             max_ejection_percent,
             min_health_percent,
         )| Outlier {
+            error_codes,
             consecutive_5xx,
             consecutive_gateway_errors,
             split_local_errors,
@@ -320,10 +332,17 @@ fn outlier() -> impl Strategy<Value = Outlier> {
 }
 
 fn budget() -> impl Strategy<Value = RetryBudget> {
-    (0.0..=100.0_f64, any::<u32>()).prop_map(|(percent, min_concurrency)| RetryBudget {
-        percent,
-        min_concurrency,
+    (0.0..=100.0_f64, any::<u32>(), option::of(time())).prop_map(|(percent, min_concurrency, interval)| {
+        RetryBudget {
+            percent,
+            min_concurrency,
+            interval,
+        }
     })
+}
+
+fn http2_keepalive() -> impl Strategy<Value = Http2Keepalive> {
+    (time(), time()).prop_map(|(interval, timeout)| Http2Keepalive { interval, timeout })
 }
 
 fn timeouts() -> impl Strategy<Value = Timeouts> {

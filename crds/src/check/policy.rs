@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{
     Report, balancer, pool,
-    shape::{at_least_a_millisecond, export_to, host_or_wildcard, label, labels, not_zero, percent, port},
+    shape::{
+        at_least_a_millisecond, export_to, host_or_wildcard, label, labels, not_zero, percent, port,
+        zero_or_a_millisecond,
+    },
     wire,
 };
 use crate::{
@@ -181,15 +184,18 @@ fn outlier_detection(report: &mut Report, at: At<'_>, detection: &OutlierDetecti
         min_health_percent,
         outlier_detection_http_error_codes,
     } = detection;
-    report.unsupported_if(
-        consecutive_errors.is_some(),
-        at.field("consecutiveErrors"),
-        "use consecutive5xxErrors or consecutiveGatewayErrors",
-    );
-    report.unsupported_if(
-        !outlier_detection_http_error_codes.is_empty(),
+    if consecutive_errors.is_some() {
+        // Upstream reads it no more; what it said there before was about gateway errors, in spite of its name.
+        report.refused(
+            at.field("consecutiveErrors"),
+            "upstream has ceased to read it, and its name does not say which errors; use consecutive5xxErrors, or \
+             consecutiveGatewayErrors for 502, 503 and 504",
+        );
+    }
+    error_codes(
+        report,
         at.field("outlierDetectionHttpErrorCodes"),
-        "5xx count as errors; remove it",
+        outlier_detection_http_error_codes,
     );
     if consecutive_local_origin_failures.is_some() && *split_external_local_origin_errors != Some(true) {
         let message = "has no effect unless splitExternalLocalOriginErrors is true";
@@ -207,6 +213,16 @@ fn outlier_detection(report: &mut Report, at: At<'_>, detection: &OutlierDetecti
         at.field("minHealthPercent"),
         min_health_percent.map(f64::from),
     );
+}
+
+fn error_codes(report: &mut Report, at: At<'_>, codes: &[u32]) {
+    let wrong = codes
+        .iter()
+        .enumerate()
+        .filter(|(_, code)| !(100..=599).contains(*code));
+    for (n, code) in wrong.take(16) {
+        report.error(at.index(n), format!("{code} is no status; use 100 to 599"));
+    }
 }
 
 fn circuit_breaker(report: &mut Report, at: At<'_>, breaker: CircuitBreaker) {
@@ -239,9 +255,5 @@ fn retry_budget(report: &mut Report, at: At<'_>, budget: RetryBudget) {
         budget_interval,
     } = budget;
     percent(report, at.field("percent"), share);
-    report.unsupported_if(
-        budget_interval.is_some_and(|interval| !interval.is_zero()),
-        at.field("budgetInterval"),
-        "the budget is a share of the requests under way; remove it, or write 0s",
-    );
+    zero_or_a_millisecond(report, at.field("budgetInterval"), budget_interval);
 }

@@ -5,7 +5,9 @@ use super::{
     shape::{at_least_a_millisecond, not_zero, zero_or_a_millisecond},
 };
 use crate::{
-    destination_rule::connection_pool::{ConnectionPool, H2UpgradePolicy, HttpPool, TcpKeepalive, TcpPool},
+    destination_rule::connection_pool::{
+        ConnectionPool, H2UpgradePolicy, Http2KeepAlive, HttpPool, TcpKeepalive, TcpPool,
+    },
     duration::Duration,
     path::At,
 };
@@ -102,14 +104,16 @@ fn http(report: &mut Report, at: At<'_>, pool: &HttpPool) {
             "has no effect beside useClientProtocol: true",
         );
     }
-    report.unsupported_if(
-        max_concurrent_streams.is_some_and(|streams| streams != i32::MAX.unsigned_abs()),
+    let remedy = "leave it out for the proxy's own measure";
+    not_zero(
+        report,
         at.field("maxConcurrentStreams"),
-        "limit requests with http2MaxRequests",
+        *max_concurrent_streams,
+        remedy,
     );
-    report.unsupported_if(
-        http2_keep_alive.is_some(),
-        at.field("http2KeepAlive"),
-        "use tcp.tcpKeepalive",
-    );
+    if let Some(Http2KeepAlive { interval, timeout }) = http2_keep_alive {
+        let at = at.field("http2KeepAlive");
+        at_least_a_millisecond(report, at.field("interval"), Some(*interval));
+        at_least_a_millisecond(report, at.field("timeout"), Some(*timeout));
+    }
 }

@@ -82,10 +82,10 @@ pub struct HttpPool {
     /// Whether the client's protocol is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub use_client_protocol: Option<bool>,
-    /// The most streams on one HTTP/2 connection.
+    /// The most streams on one HTTP/2 connection before another is opened; 100 when absent, 1000 within the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrent_streams: Option<u32>,
-    /// HTTP/2 pings.
+    /// HTTP/2 pings, on idle connections too; when absent, only while requests are under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http2_keep_alive: Option<Http2KeepAlive>,
 }
@@ -107,8 +107,8 @@ pub enum H2UpgradePolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Http2KeepAlive {
-    /// Time between pings.
+    /// Time between pings, at least 1ms.
     pub interval: Duration,
-    /// Time for the answer.
+    /// Time for the answer, at least 1ms; then the connection is closed.
     pub timeout: Duration,
 }

@@ -10,7 +10,7 @@ use crate::duration::Duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutlierDetection {
-    /// Deprecated: use consecutive5xxErrors.
+    /// Refused: upstream reads it no more. Use consecutive5xxErrors or consecutiveGatewayErrors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_errors: Option<u32>,
     /// Whether errors to connect are counted apart from responses.
@@ -29,7 +29,7 @@ pub struct OutlierDetection {
         skip_serializing_if = "Option::is_none"
     )]
     pub consecutive_5xx_errors: Option<u32>,
-    /// Time between two looks; 10s when absent.
+    /// Time without errors after which one ejection is forgotten; 10s when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
     /// The time of an ejection, times the number of ejections so far; 30s when absent.
@@ -43,7 +43,7 @@ pub struct OutlierDetection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub min_health_percent: Option<u32>,
-    /// Status codes that count as errors instead of 5xx.
+    /// Status codes that count as errors instead of 5xx, from 100 to 599.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outlier_detection_http_error_codes: Vec<u32>,
 }
@@ -87,7 +87,7 @@ pub struct RetryBudget {
     /// Retries that are always allowed; 3 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_retry_concurrency: Option<u32>,
-    /// How far back requests count; only those under way when absent.
+    /// How far back requests count that are not under way any more; none when absent or 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_interval: Option<Duration>,
 }

@@ -138,6 +138,7 @@ proxyProtocol.version=V1
 proxyProtocol.version=V2
 retryBudget.percent
 retryBudget.minRetryConcurrency
+retryBudget.budgetInterval
 ";
 
 /// Below `trafficPolicy`, and below each of its `portLevelSettings`.
@@ -179,6 +180,9 @@ connectionPool.http.h2UpgradePolicy=DEFAULT
 connectionPool.http.h2UpgradePolicy=DO_NOT_UPGRADE
 connectionPool.http.h2UpgradePolicy=UPGRADE
 connectionPool.http.useClientProtocol
+connectionPool.http.maxConcurrentStreams
+connectionPool.http.http2KeepAlive.interval
+connectionPool.http.http2KeepAlive.timeout
 outlierDetection.consecutive5xxErrors
 outlierDetection.consecutiveGatewayErrors
 outlierDetection.consecutiveLocalOriginFailures
@@ -187,6 +191,7 @@ outlierDetection.interval
 outlierDetection.baseEjectionTime
 outlierDetection.maxEjectionPercent
 outlierDetection.minHealthPercent
+outlierDetection.outlierDetectionHttpErrorCodes[]
 circuitBreaker.failureThreshold
 circuitBreaker.recoveryTimeout
 circuitBreaker.halfOpenRequests

@@ -40,11 +40,7 @@ impl Outcome {
     /// the HTTP status which `google.rpc.Code` gives for it.
     #[must_use]
     pub fn of_answer(status: StatusCode, grpc: Option<u8>) -> Self {
-        let code = match grpc {
-            Some(grpc) if status.is_success() => http_of_grpc(grpc),
-            _ => status.as_u16(),
-        };
-        match code {
+        match code_of(status, grpc) {
             502..=504 => Self::GatewayError,
             500.. => Self::ServerError,
             _ => Self::Success,
@@ -77,6 +73,15 @@ impl Outcome {
             | Error::Downstream { .. }
             | Error::PlaintextRefused => Self::Neutral,
         }
+    }
+}
+
+/// The status that an answer counts as, see [`Outcome::of_answer`].
+#[must_use]
+pub fn code_of(status: StatusCode, grpc: Option<u8>) -> u16 {
+    match grpc {
+        Some(grpc) if status.is_success() => http_of_grpc(grpc),
+        _ => status.as_u16(),
     }
 }
 

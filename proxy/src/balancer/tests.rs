@@ -41,6 +41,7 @@ fn with_outlier(cluster: Arc<Cluster>) -> Arc<Cluster> {
             base_ejection: Duration::from_secs(30),
             max_ejection_percent: 100,
             min_health_percent: 0,
+            error_codes: None,
         });
     })
 }

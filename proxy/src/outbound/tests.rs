@@ -9,6 +9,7 @@ mod faults;
 mod heads;
 mod mirrors;
 mod opaque;
+mod outliers;
 mod pool;
 mod queue;
 mod retries;

@@ -13,6 +13,7 @@ fn rule() -> api::Outlier {
         base_ejection: Duration::from_secs(30),
         max_ejection_percent: 10,
         min_health_percent: 0,
+        error_codes: None,
     }
 }
 
@@ -25,7 +26,7 @@ fn report(cluster: &Cluster, endpoint: usize, outcomes: &[Outcome], now: Instant
     let endpoint = &cluster.endpoints[endpoint];
     outcomes
         .iter()
-        .filter_map(|o| observe(cluster, endpoint, *o, millis(now)))
+        .filter_map(|o| observe(cluster, endpoint, *o, None, millis(now)))
         .collect()
 }
 
@@ -91,6 +92,47 @@ fn each_counter_ejects_at_its_threshold_and_by_its_own_outcomes() {
         });
         assert_eq!(causes.collect::<Vec<_>>(), Vec::from_iter(expected), "{name}");
     }
+}
+
+#[test]
+fn statuses_that_are_errors_take_the_place_of_5xx() {
+    use Cause::{GatewayErrors, ServerErrors};
+    let mut codes = api::Statuses::default();
+    assert!([429, 500, 503].into_iter().all(|code| codes.insert(code)));
+    let (mut plain, mut gateway) = (rule(), rule());
+    plain.consecutive_5xx = NonZeroU32::new(2);
+    plain.error_codes = Some(codes);
+    gateway.consecutive_5xx = None;
+    gateway.consecutive_gateway_errors = NonZeroU32::new(2);
+    gateway.error_codes = Some(codes);
+    let table = [
+        (plain, [429, 429], Some(ServerErrors)),
+        (plain, [500, 503], Some(ServerErrors)),
+        (plain, [502, 504], None),
+        (plain, [429, 200], None),
+        (plain, [429, 501], None),
+        (gateway, [503, 503], Some(GatewayErrors)),
+        (gateway, [502, 502], None),
+        (gateway, [503, 429], None),
+    ];
+    for (rule, statuses, expected) in table {
+        let cluster = cluster(10, rule);
+        let mut causes = statuses.iter().filter_map(|code| {
+            let status = http::StatusCode::from_u16(*code).unwrap();
+            let outcome = Outcome::of_answer(status, None);
+            let endpoint = &cluster.endpoints[0];
+            match observe(&cluster, endpoint, outcome, Some(*code), millis(Instant::now()))? {
+                Event::Ejected { cause, .. } => Some(cause),
+                Event::Spared { .. } => None,
+            }
+        });
+        assert_eq!(causes.next(), expected, "{statuses:?}");
+    }
+    // What is no answer stays what it is.
+    assert_eq!(
+        report(&cluster(10, plain), 0, &outcomes("cr"), Instant::now()).len(),
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,12 +231,12 @@ fn a_spared_endpoint_is_ejected_by_its_next_failure_once_there_is_room() {
     let spared = report(&cluster, 1, &[ServerError; 7], now);
     assert_eq!(
         spared[0].to_string(),
-        "not ejected after 5 5xx answers in a row: outlierDetection.maxEjectionPercent allows no more ejections"
+        "not ejected after 5 error answers in a row: outlierDetection.maxEjectionPercent allows no more ejections"
     );
     let events = report(&cluster, 1, &[ServerError], now + seconds(30));
     assert_eq!(
         events[0].to_string(),
-        "ejected for 30s after 8 5xx answers in a row (ejection 1)"
+        "ejected for 30s after 8 error answers in a row (ejection 1)"
     );
 }
 

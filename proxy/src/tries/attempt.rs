@@ -13,11 +13,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::supply::Supply;
 use super::{App, Sending};
-use crate::balancer::Outcome;
+use crate::balancer::{self, Outcome};
 use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
 use crate::message;
 use crate::originate::Offer;
+use crate::retry;
 use crate::upstream::Wire;
 use crate::upstream::announce::Announcement;
 use crate::upstream::pool::Lease;
@@ -71,11 +72,15 @@ pub(super) async fn attempt(
 }
 
 /// What a try says about its endpoint. One that could not be connected to in time is out of reach, however short the
-/// time was; a try whose time passed in the queue has not even asked it.
-pub(super) fn outcome(tried: &Tried) -> Outcome {
-    match tried {
+/// time was; a try whose time passed in the queue has not even asked it. With it the status that an answer counts as.
+pub(super) fn outcome(tried: &Tried) -> (Outcome, Option<u16>) {
+    let failure = match tried {
         Ok((response, _)) => {
-            Outcome::of_answer(response.status(), crate::retry::grpc_status(response.headers()))
+            let (status, grpc) = (response.status(), retry::grpc_status(response.headers()));
+            return (
+                Outcome::of_answer(status, grpc),
+                Some(balancer::code_of(status, grpc)),
+            );
         }
         Err(Failed { queued: true, .. }) => Outcome::Neutral,
         Err(Failed {
@@ -84,7 +89,8 @@ pub(super) fn outcome(tried: &Tried) -> Outcome {
             ..
         }) => Outcome::ConnectFailure,
         Err(failed) => Outcome::of_error(&failed.error),
-    }
+    };
+    (failure, None)
 }
 
 /// Until when a try must have its answer. Without a bound no timer is set and no clock read.

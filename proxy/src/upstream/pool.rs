@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::num::NonZeroU32;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,8 +22,8 @@ use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
 use crate::live::{ClusterLive, EndpointLive};
 
-/// Streams that one HTTP/2 connection carries before another is opened: the least that servers should allow
-/// (RFC 9113, 6.5.2), and what our own inbound side allows.
+/// Streams that one HTTP/2 connection carries before another is opened, unless `maxConcurrentStreams` says: the least that
+/// servers should allow (RFC 9113, 6.5.2), and what our own inbound side allows.
 const STREAMS_OF_APPLICATIONS: u32 = 100;
 const STREAMS_OF_PROXIES: u32 = 1000;
 
@@ -70,6 +71,8 @@ struct Bounds {
     max_age: Option<Duration>,
     max_idle: Option<Duration>,
     max_uses: u32,
+    /// Streams at once, of HTTP/2.
+    max_streams: u32,
     /// The cluster may have no more than so many connections: some may be waited for.
     is_bounded: bool,
 }
@@ -83,19 +86,25 @@ pub(super) struct History {
 }
 
 impl Bounds {
-    fn of(cluster: &Cluster) -> Self {
+    fn of(cluster: &Cluster, wire: Wire) -> Self {
+        let limits = &cluster.spec.limits;
+        let by_itself = || match wire.mesh() {
+            Some(_) => STREAMS_OF_PROXIES,
+            None => STREAMS_OF_APPLICATIONS,
+        };
         Self {
             max_age: cluster.spec.timeouts.max_connection,
             max_idle: match (cluster.spec.timeouts.http_idle, cluster.spec.proxy_protocol) {
                 (idle, None) => idle,
                 (idle, Some(_)) => Some(idle.map_or(IDLE_OF_ONE, |idle| idle.min(IDLE_OF_ONE))),
             },
-            max_uses: cluster
-                .spec
-                .limits
+            max_uses: limits
                 .max_requests_per_connection
-                .map_or(u32::MAX, std::num::NonZero::get),
-            is_bounded: cluster.spec.limits.max_connections.is_some(),
+                .map_or(u32::MAX, NonZeroU32::get),
+            max_streams: limits
+                .max_concurrent_streams
+                .map_or_else(by_itself, NonZeroU32::get),
+            is_bounded: limits.max_connections.is_some(),
         }
     }
 }
@@ -198,7 +207,7 @@ impl Drop for ActiveStream {
 impl Pool {
     /// The lane to an endpoint of `cluster`, whose bounds hold from now on.
     pub(super) fn lane(&self, cluster: &Cluster, endpoint: &Endpoint, wire: Wire) -> Rc<Lane> {
-        let bounds = Bounds::of(cluster);
+        let bounds = Bounds::of(cluster, wire);
         let key = Key {
             endpoint: endpoint.live.id,
             wire,
@@ -307,15 +316,12 @@ impl Lane {
     /// A stream on a shared connection that takes one more.
     pub(super) fn lease_shared(self: &Rc<Self>, fits: impl Fn(&Http2) -> bool) -> Option<Lease> {
         let now = Instant::now();
-        let limit = if self.wire.mesh().is_some() {
-            STREAMS_OF_PROXIES
-        } else {
-            STREAMS_OF_APPLICATIONS
-        };
         let mut shared = self.shared.borrow_mut();
         let bounds = self.bounds.get();
         shared.retain(|c| !c.sender.is_closed() && !c.load.history.is_spent(bounds, now));
-        let found = shared.iter().find(|c| c.load.active.get() < limit && fits(c));
+        let found = shared
+            .iter()
+            .find(|c| c.load.active.get() < bounds.max_streams && fits(c));
         found.map(|connection| self.lease_http2(connection, true))
     }
 
@@ -485,7 +491,7 @@ mod tests {
                 spec.timeouts.http_idle = http_idle.map(Duration::from_secs);
                 spec.proxy_protocol = announced.then_some(api::ProxyProtocol::V1);
             });
-            assert_eq!(Bounds::of(&cluster).max_idle, expected);
+            assert_eq!(Bounds::of(&cluster, Wire::Http1).max_idle, expected);
         }
     }
 }

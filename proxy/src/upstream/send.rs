@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Http2Keepalive;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -28,9 +29,12 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const MAX_FRAME: u32 = 64 << 10;
 const MAX_HEADER_LIST: u32 = 64 << 10;
 const MAX_HEADERS: usize = 200;
-/// A peer that answers no PING for `PING_TIMEOUT` is gone, whatever TCP says.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that answers no PING in time is gone, whatever TCP says. Without `http2KeepAlive`, one is asked only while
+/// requests are under way: what is idle need not be watched.
+const PINGS: Http2Keepalive = Http2Keepalive {
+    interval: Duration::from_secs(20),
+    timeout: Duration::from_secs(10),
+};
 
 /// A try that failed.
 #[derive(Debug)]
@@ -151,7 +155,8 @@ impl Upstream {
             &other
         };
         if wire.is_http2() {
-            Ok(lane.add_http2(open_http2(io, closing, address).await?))
+            let pings = cluster.spec.http2_keepalive;
+            Ok(lane.add_http2(open_http2(io, closing, address, pings).await?))
         } else {
             Ok(lane.add_http1(open_http1(io, closing, address).await?))
         }
@@ -184,16 +189,19 @@ async fn open_http2(
     io: Io,
     closing: Closing,
     endpoint: SocketAddr,
+    pings: Option<Http2Keepalive>,
 ) -> Result<http2::SendRequest<RequestBody>, Error> {
     let (corked, cork) = cork(io);
+    let Http2Keepalive { interval, timeout } = pings.unwrap_or(PINGS);
     let (sender, connection) = http2::Builder::new(cork)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADER_LIST)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_interval(interval)
+        .keep_alive_timeout(timeout)
+        .keep_alive_while_idle(pings.is_some())
         .handshake(TokioIo::new(corked))
         .await
         .map_err(|e| Error::Reset {

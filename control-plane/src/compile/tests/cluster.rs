@@ -81,10 +81,12 @@ const EVERY_FIELD: &str = "  host: reviews
         maxRetries: 9
         idleTimeout: 10s
         h2UpgradePolicy: DO_NOT_UPGRADE
-    outlierDetection: {consecutive5xxErrors: 0, consecutiveGatewayErrors: 3, splitExternalLocalOriginErrors: true}
+        maxConcurrentStreams: 16
+        http2KeepAlive: {interval: 17s, timeout: 18s}
+    outlierDetection: {consecutive5xxErrors: 0, consecutiveGatewayErrors: 3, splitExternalLocalOriginErrors: true, outlierDetectionHttpErrorCodes: [429, 503]}
     circuitBreaker: {failureThreshold: 11, recoveryTimeout: 12s, halfOpenRequests: 13}
     tls: {mode: ISTIO_MUTUAL}
-    retryBudget: {percent: 14, minRetryConcurrency: 15}";
+    retryBudget: {percent: 14, minRetryConcurrency: 15, budgetInterval: 19s}";
 
 #[test]
 fn the_upgrade_to_http2_is_as_the_policy_says() {
@@ -133,6 +135,10 @@ fn every_field_reaches_the_cluster() {
     ];
     assert_eq!(numbers.map(|n| n.unwrap().get()), [1, 7, 8, 9]);
     assert_eq!(limits.max_requests_per_connection, None);
+    assert_eq!(limits.max_concurrent_streams.map(|n| n.get()), Some(16));
+    let pings = cluster.http2_keepalive.unwrap();
+    assert_eq!((Some(pings.interval), Some(pings.timeout)), (secs(17), secs(18)));
+    assert_eq!(cluster.retry_budget.interval, secs(19));
     let timeouts = cluster.timeouts;
     assert_eq!(
         (timeouts.http_idle, timeouts.tcp_idle, timeouts.max_connection),
@@ -168,6 +174,12 @@ fn every_field_reaches_the_cluster() {
         ),
         (true, 10, 0)
     );
+    let codes: Vec<_> = outlier
+        .error_codes
+        .iter()
+        .flat_map(|codes| codes.iter())
+        .collect();
+    assert_eq!(codes, [429, 503]);
     let breaker = cluster.breaker.unwrap();
     assert_eq!(
         (breaker.failure_threshold.get(), breaker.half_open_requests.get()),

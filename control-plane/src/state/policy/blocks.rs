@@ -9,11 +9,13 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use api::{
-    Breaker, Cluster, Invalid, Keepalive, Limits, Outlier, ProxyProtocol, RetryBudget, Timeouts, TlsMode,
-    limits, proto,
+    Breaker, Cluster, Http2Keepalive, Invalid, Keepalive, Limits, Outlier, ProxyProtocol, RetryBudget,
+    Statuses, Timeouts, TlsMode, limits, proto,
 };
 use crds::destination_rule as crd;
-use crds::destination_rule::connection_pool::{H2UpgradePolicy, HttpPool, TcpKeepalive, TcpPool};
+use crds::destination_rule::connection_pool::{
+    H2UpgradePolicy, Http2KeepAlive, HttpPool, TcpKeepalive, TcpPool,
+};
 
 use balancer::{Balancing, balancing};
 use tls::tls_mode;
@@ -40,6 +42,7 @@ struct Pool {
     limits: Limits,
     timeouts: Timeouts,
     keepalive: Option<Keepalive>,
+    http2_keepalive: Option<Http2Keepalive>,
     upgrade_to_http2: bool,
     upgrade_outside_mesh: bool,
 }
@@ -147,6 +150,7 @@ impl Blocks {
             limits,
             timeouts,
             keepalive,
+            http2_keepalive,
             upgrade_to_http2,
             upgrade_outside_mesh,
         }) = pool
@@ -155,6 +159,7 @@ impl Blocks {
             cluster.limits = *limits;
             cluster.timeouts = *timeouts;
             cluster.keepalive = *keepalive;
+            cluster.http2_keepalive = *http2_keepalive;
             cluster.upgrade_to_http2 = *upgrade_to_http2;
             cluster.upgrade_outside_mesh = *upgrade_outside_mesh;
         }
@@ -209,11 +214,6 @@ fn pool(block: &crd::ConnectionPool) -> Result<Pool, Invalid> {
         max_concurrent_streams,
         http2_keep_alive,
     } = http.as_ref().unwrap_or(&no_http);
-    refuse(&[(
-        "http.maxConcurrentStreams",
-        max_concurrent_streams.is_some_and(|n| n != i32::MAX.unsigned_abs()),
-    )])?;
-    refuse(&[("http.http2KeepAlive", http2_keep_alive.is_some())])?;
     let (in_mesh, outside) = match h2_upgrade_policy.unwrap_or_default() {
         _ if *use_client_protocol == Some(true) => (false, false),
         H2UpgradePolicy::Default => (true, false),
@@ -228,6 +228,9 @@ fn pool(block: &crd::ConnectionPool) -> Result<Pool, Invalid> {
             max_requests: bound(*http2_max_requests),
             max_retries: bound(*max_retries),
             max_requests_per_connection: bound(*max_requests_per_connection),
+            // The greatest number is upstream's word for no limit.
+            max_concurrent_streams: bound(*max_concurrent_streams)
+                .filter(|n| n.get() < i32::MAX.unsigned_abs()),
         },
         timeouts: Timeouts {
             http_idle: idle(*http_idle),
@@ -245,6 +248,10 @@ fn pool(block: &crd::ConnectionPool) -> Result<Pool, Invalid> {
                 interval: given(*interval),
             },
         ),
+        http2_keepalive: http2_keep_alive.map(|Http2KeepAlive { interval, timeout }| Http2Keepalive {
+            interval: whole_ms(interval.get()),
+            timeout: whole_ms(timeout.get()),
+        }),
         upgrade_to_http2: in_mesh,
         upgrade_outside_mesh: outside,
     })
@@ -264,10 +271,6 @@ fn outlier(block: &crd::OutlierDetection) -> Result<Outlier, Invalid> {
         outlier_detection_http_error_codes,
     } = block;
     refuse(&[("consecutiveErrors", consecutive_errors.is_some())])?;
-    refuse(&[(
-        "outlierDetectionHttpErrorCodes",
-        !outlier_detection_http_error_codes.is_empty(),
-    )])?;
     let time = |value: Option<crds::Duration>, default| value.map_or(default, |d| whole_ms(d.get()));
     Ok(Outlier {
         consecutive_5xx: NonZeroU32::new(consecutive_5xx_errors.unwrap_or(5)),
@@ -278,7 +281,19 @@ fn outlier(block: &crd::OutlierDetection) -> Result<Outlier, Invalid> {
         base_ejection: time(*base_ejection_time, Duration::from_secs(30)),
         max_ejection_percent: max_ejection_percent.unwrap_or(10),
         min_health_percent: min_health_percent.unwrap_or(0),
+        error_codes: error_codes(outlier_detection_http_error_codes)?,
     })
+}
+
+fn error_codes(codes: &[u32]) -> Result<Option<Statuses>, Invalid> {
+    let mut statuses = Statuses::default();
+    for code in codes {
+        if !u16::try_from(*code).is_ok_and(|code| statuses.insert(code)) {
+            let problem = format!("{code} is no status: use 100 to 599");
+            return Err(Invalid::new("outlierDetectionHttpErrorCodes", problem));
+        }
+    }
+    Ok((!codes.is_empty()).then_some(statuses))
 }
 
 fn breaker(block: &crd::CircuitBreaker) -> Result<Breaker, Invalid> {
@@ -302,9 +317,9 @@ fn budget(block: &crd::RetryBudget) -> Result<RetryBudget, Invalid> {
         min_retry_concurrency,
         budget_interval,
     } = block;
-    refuse(&[("budgetInterval", budget_interval.is_some_and(|d| !d.is_zero()))])?;
     Ok(RetryBudget {
         percent: percent.unwrap_or(limits::RETRY_BUDGET_PERCENT),
         min_concurrency: min_retry_concurrency.unwrap_or(limits::RETRY_BUDGET_MIN),
+        interval: given(*budget_interval),
     })
 }

@@ -260,3 +260,35 @@ fn everyone_is_served_where_workers_and_endpoints_compete_for_few_connections() 
         assert_eq!((pending(&cluster), cluster.live.queue.len()), (0, 0));
     });
 }
+
+#[test]
+fn a_request_beyond_the_streams_of_the_only_connection_waits_for_the_end_of_one() {
+    run(async {
+        let server = Server2::start(|n| if n < 2 { Then::Hang } else { Then::Answer }).await;
+        let cluster = cluster(&[server.address], |spec| {
+            spec.limits.max_connections = NonZeroU32::new(1);
+            spec.limits.max_concurrent_streams = NonZeroU32::new(2);
+        });
+        let world = World::new(forward(None, &cluster, |_| {}));
+        let app = world.http2().await;
+        let asking = |mut app: hyper::client::conn::http2::SendRequest<_>| {
+            tokio::task::spawn_local(async move {
+                Got::of(
+                    app.send_request(request("GET", "http://reviews/", ""))
+                        .await
+                        .unwrap(),
+                )
+                .await
+            })
+        };
+        let hanging = [asking(app.clone()), asking(app.clone())];
+        eventually("two requests arrive", || server.requests() == 2).await;
+        let more = [asking(app.clone()), asking(app.clone()), asking(app)];
+        eventually("three wait", || pending(&cluster) == 3).await;
+        hanging[0].abort();
+        for asking in more {
+            assert_eq!(asking.await.unwrap().status, 200);
+        }
+        assert_eq!(server.connections(), 1);
+    });
+}

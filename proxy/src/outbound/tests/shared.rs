@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -346,5 +347,71 @@ fn calls_that_end_with_an_empty_frame_leave_the_connection_alive() {
             }
         }
         assert_eq!(connections.get(), 1);
+    });
+}
+
+#[test]
+fn a_connection_carries_as_many_streams_as_it_may() {
+    run(async {
+        let server = Server2::start(|_| Then::Hang).await;
+        let cluster = cluster(&[server.address], |spec| {
+            spec.limits.max_concurrent_streams = std::num::NonZeroU32::new(2);
+        });
+        let world = World::new(forward(None, &cluster, |_| {}));
+        let app = world.http2().await;
+        for (requests, connections) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
+            let mut app = app.clone();
+            tokio::task::spawn_local(async move {
+                let _ = app.send_request(request("GET", "http://reviews/", "")).await;
+            });
+            eventually("it arrives", || server.requests() == requests).await;
+            assert_eq!(server.connections(), connections, "{requests} requests");
+        }
+    });
+}
+
+/// Answers one request, and then answers PINGs, or nothing more.
+async fn answer_once(listener: TcpListener, pings: bool) {
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+    respond.send_response(http::Response::new(()), true).unwrap();
+    let ends = async { while connection.accept().await.is_some() {} };
+    if pings {
+        return ends.await;
+    }
+    let _ = tokio::time::timeout(Duration::from_millis(10), ends).await;
+    std::future::pending().await
+}
+
+#[test]
+fn an_idle_connection_is_asked_whether_it_lives_where_the_policy_says_so() {
+    run(async {
+        for (asks, pings, stays) in [(true, false, false), (true, true, true), (false, false, true)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let cluster = cluster(&[listener.local_addr().unwrap()], |spec| {
+                spec.http2_keepalive = asks.then_some(api::Http2Keepalive {
+                    interval: Duration::from_millis(50),
+                    timeout: Duration::from_millis(200),
+                });
+            });
+            tokio::task::spawn_local(answer_once(listener, pings));
+            let world = World::new(forward(None, &cluster, |_| {}));
+            let mut app = world.http2().await;
+            let sent = app.send_request(request("GET", "http://reviews/", "")).await;
+            assert_eq!(sent.unwrap().status(), 200);
+            let open = || {
+                cluster
+                    .live
+                    .connections
+                    .load(std::sync::atomic::Ordering::Relaxed)
+            };
+            if stays {
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                assert_eq!(open(), 1, "asks: {asks}, answers: {pings}");
+            } else {
+                eventually("it is given up", || open() == 0).await;
+            }
+        }
     });
 }

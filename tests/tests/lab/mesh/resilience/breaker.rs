@@ -24,6 +24,10 @@ pub(super) fn trials() -> Vec<Trial> {
         group.trial("when all breakers are open the client hears so at once", all_open),
         group.trial("an outlier is ejected and comes back", outlier),
         group.trial(
+            "an outlier by a status that only the policy calls an error is ejected",
+            own_status,
+        ),
+        group.trial(
             "a dead pod is left alone at once, and the client sees no error",
             dead_pod,
         ),
@@ -36,7 +40,7 @@ pub(super) fn trials() -> Vec<Trial> {
 
 fn lab() -> Builder {
     let mut builder = Lab::builder().client("web");
-    for service in ["breaks", "opens", "ejects", "dies", "crashes"] {
+    for service in ["breaks", "opens", "ejects", "limits", "dies", "crashes"] {
         builder = builder.service(ServiceSpec::http(service).version("v1", 2));
     }
     builder
@@ -194,6 +198,21 @@ async fn outlier(lab: &Lab) -> anyhow::Result<()> {
     .await?;
     let report = load.stop().await;
     ensure!(report.errors() == 0, "{}", report.summary());
+    Ok(())
+}
+
+async fn own_status(lab: &Lab) -> anyhow::Result<()> {
+    let spec = "trafficPolicy:\n  loadBalancer: {simple: ROUND_ROBIN}\n  outlierDetection: \
+                {consecutive5xxErrors: 3, outlierDetectionHttpErrorCodes: [429], baseEjectionTime: 60s, \
+                maxEjectionPercent: 50}";
+    policy(lab, &["web"], "limits", spec, &all_to("limits")).await?;
+    lab.app("limits-v1-0").mode(Mode::Fail(429)).await?;
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        statuses.push(lab.pod("web").get("http://limits:8080/").await?.status);
+    }
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    ensure!(refused == 3, "ejected after 3, {refused} came back: {statuses:?}");
     Ok(())
 }
 
