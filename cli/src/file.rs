@@ -49,7 +49,8 @@ pub(crate) fn config(file: Option<&Path>, image: Option<String>, native: bool) -
     Ok(config)
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+/// The text of a file, or of the standard input for `-`.
+pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
     if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin()

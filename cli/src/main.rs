@@ -1,10 +1,11 @@
 //! `hauberk`, the command line of Hauberk's users: whether a cluster is fit and an installation healthy (`check`), what
-//! became of objects and proxies (`status`), and pods of a file with proxies in them (`inject`). It reads and never changes
-//! anything in a cluster.
+//! became of objects and proxies (`status`), pods of a file with proxies in them (`inject`), and manifests for Istio as ours
+//! (`convert`). It reads and never changes anything in a cluster.
 
 mod ask;
 mod check;
 mod connect;
+mod convert;
 mod facts;
 mod file;
 mod settings;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
 async fn carry_out(settings: Settings) -> anyhow::Result<ExitCode> {
     let client = connect::client(&settings.connection);
     match settings.command {
+        Command::Convert { file } => convert::convert(&file),
         Command::Inject {
             file,
             config,

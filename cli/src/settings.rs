@@ -37,6 +37,13 @@ pub(crate) enum Command {
         #[arg(long, short, value_enum, default_value_t = Format::Text)]
         output: Format,
     },
+    /// Turn manifests for Istio into ours, and say what differs; exits with 1 where something is refused, 3 where something
+    /// means something else, 2 when a file cannot be read
+    Convert {
+        /// The manifests, or a folder of them; `-` is the standard input
+        #[arg(long, short, value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Put proxies into the pods of a file, as the operator would; asks no cluster
     Inject {
         /// The manifests, as YAML or JSON; `-` is the standard input

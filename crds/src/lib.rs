@@ -6,6 +6,7 @@
 //!
 //! - [`virtual_service`], [`destination_rule`], [`peer_authentication`]: the shapes, every field.
 //! - [`parse::parse`]: text → objects, or an error that names document, line, field and remedy.
+//! - [`convert`]: text with objects written for Istio → the same with ours, and what differs.
 //! - [`check`]: an object → what is wrong with it, or is not supported yet, field by field.
 //! - [`definitions`]: the CRDs, as committed in `crds/yaml/`.
 
@@ -27,7 +28,7 @@ pub use check::{Finding, Severity};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec};
 pub use duration::Duration;
 pub use object::{Kind, Object, ObjectKey};
-pub use parse::{ParseError, parse};
+pub use parse::{ParseError, convert, parse};
 pub use peer_authentication::{PeerAuthentication, PeerAuthenticationSpec};
 pub use status::Status;
 pub use string_match::StringMatch;

@@ -4,6 +4,7 @@
 //! YAML is first read into JSON and that into the typed object, as `kubectl` does, so that a file means here
 //! what it means to a cluster. What the objects *say* is not judged here; that is [`crate::check`].
 
+pub mod convert;
 mod decode;
 mod explain;
 mod locate;

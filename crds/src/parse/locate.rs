@@ -1,6 +1,8 @@
 //! Finds where in the text of a document a field stands. Only called once there is something to say about
 //! that field, so that reading good documents does not pay for it.
 
+use std::ops::Range;
+
 use serde_saphyr::granit_parser::{self, Event, Parser, Span, StrInput};
 
 use crate::path::Step;
@@ -34,6 +36,23 @@ pub(super) fn find(text: &str, path: &[Step]) -> Option<Place> {
     Some(place)
 }
 
+/// The bytes of the plain value at a path, with its quotes; `None` where there is none, or an alias.
+pub(super) fn scalar(text: &str, path: &[Step]) -> Option<Range<usize>> {
+    let options = granit_parser::options! { emit_comments: false };
+    let mut nodes = Nodes {
+        parser: Parser::new_from_str_with_options(text, options),
+    };
+    let (mut node, mut span) = nodes.next()?;
+    for step in path {
+        (node, span) = match (step, &node) {
+            (Step::Field(name), Event::MappingStart(..)) => nodes.enter_value(name)?,
+            (Step::Index(index), Event::SequenceStart(..)) => nodes.enter_element(*index)?,
+            (Step::Field(_) | Step::Index(_), _) => return None,
+        };
+    }
+    matches!(node, Event::Scalar(..)).then(|| span.byte_range())?
+}
+
 fn at(span: &Span) -> Place {
     let (line, column) = (span.start.line(), span.start.col());
     Place {
@@ -63,10 +82,22 @@ impl<'a> Nodes<'a> {
 
     /// Goes to the value of a key of the mapping just begun; the span is that of the key.
     fn enter_field(&mut self, name: &str) -> Option<(Event<'a>, Span)> {
+        let key = self.reach(name)?;
+        Some((self.next()?.0, key))
+    }
+
+    /// Goes to the value of a key of the mapping just begun; the span is that of the value.
+    fn enter_value(&mut self, name: &str) -> Option<(Event<'a>, Span)> {
+        self.reach(name)?;
+        self.next()
+    }
+
+    /// Reads a key of the mapping just begun, and what stands before it.
+    fn reach(&mut self, name: &str) -> Option<Span> {
         loop {
             let (key, span) = self.next()?;
             if matches!(&key, Event::Scalar(text, ..) if text == name) {
-                return Some((self.next()?.0, span));
+                return Some(span);
             }
             if key == Event::MappingEnd {
                 return None;

@@ -6,20 +6,25 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunk<'a> {
     pub(super) text: &'a str,
+    /// The byte of the whole text at which it begins.
+    pub(super) offset: usize,
     /// The line of the whole text on which it begins, counted from 1.
     pub(super) first_line: u64,
 }
 
 /// The documents of a text, in order, without those that hold nothing but comments.
 pub(super) fn documents(text: &str) -> Chunks<'_> {
+    let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     Chunks {
-        rest: text.strip_prefix('\u{feff}').unwrap_or(text),
+        rest,
+        offset: text.len() - rest.len(),
         line: 1,
     }
 }
 
 pub(super) struct Chunks<'a> {
     rest: &'a str,
+    offset: usize,
     line: u64,
 }
 
@@ -44,9 +49,10 @@ impl<'a> Iterator for Chunks<'a> {
             let (text, rest) = self.rest.split_at(end);
             let chunk = Chunk {
                 text,
+                offset: self.offset,
                 first_line: self.line,
             };
-            (self.rest, self.line) = (rest, self.line + lines);
+            (self.rest, self.offset, self.line) = (rest, self.offset + end, self.line + lines);
             if has_content {
                 return Some(chunk);
             }

@@ -1,0 +1,95 @@
+//! `hauberk convert`: manifests written for Istio in, the same for Hauberk out, and what differs beside it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use crds::convert::{Becomes, Converter};
+
+use crate::file;
+
+/// Prints the manifests with our objects, and on the standard error what does not move over as it stands.
+///
+/// # Errors
+/// When a file cannot be read, or is not YAML; then nothing is printed.
+pub(crate) fn convert(path: &Path) -> anyhow::Result<ExitCode> {
+    let files = files(path)?;
+    let alone = !path.is_dir();
+    let mut converter = Converter::default();
+    let (mut out, mut notes, mut broken) = (String::new(), Vec::new(), Vec::new());
+    for file in &files {
+        let name = file.display();
+        match converter.convert(&file::read(file)?) {
+            Ok(converted) => {
+                notes.extend(converted.notes.into_iter().map(|note| (name.to_string(), note)));
+                if !alone {
+                    out.push_str(&format!("---\n# {name}\n"));
+                }
+                out.push_str(&converted.text);
+                if !alone && !out.ends_with('\n') {
+                    out.push('\n');
+                }
+            }
+            Err(errors) => broken.extend(errors.into_iter().map(|error| format!("{name}: {error}"))),
+        }
+    }
+    // Half of the files would be taken for all of them.
+    anyhow::ensure!(broken.is_empty(), "nothing is converted:\n{}", broken.join("\n"));
+    for (name, note) in &notes {
+        eprintln!("{name}: {note}");
+    }
+    print!("{out}");
+    let worst = notes.iter().map(|(_, note)| note.becomes).max();
+    Ok(match worst {
+        Some(Becomes::Refused) => ExitCode::FAILURE,
+        Some(Becomes::Absent | Becomes::Different) => ExitCode::from(3),
+        Some(Becomes::Doubtful) | None => ExitCode::SUCCESS,
+    })
+}
+
+/// The file itself, or those of the folder that hold manifests, as the operator's `directory` source finds them.
+fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let (mut found, mut folders) = (Vec::new(), vec![path.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))?;
+        for entry in entries {
+            let path = entry.with_context(|| format!("{}", folder.display()))?.path();
+            let hidden = path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            let manifest = path
+                .extension()
+                .is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known));
+            match (hidden, path.is_dir(), manifest) {
+                (true, ..) => {}
+                (false, true, _) => folders.push(path),
+                (false, false, true) => found.push(path),
+                (false, false, false) => {}
+            }
+        }
+    }
+    found.sort();
+    anyhow::ensure!(
+        !found.is_empty(),
+        "{} has no file that ends in .yaml, .yml or .json",
+        path.display()
+    );
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    /// The names that notes give exist: injection reads them, or the operator does.
+    #[test]
+    fn what_says_the_same_here_is_an_annotation_of_ours() {
+        for name in crds::convert::counterparts() {
+            assert!(
+                inject::ANNOTATIONS.iter().any(|known| known.name == name),
+                "{name}"
+            );
+        }
+    }
+}
