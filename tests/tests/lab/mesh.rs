@@ -4,6 +4,7 @@
 
 mod config;
 mod group;
+mod guide;
 mod identity;
 mod protocols;
 mod raw;
@@ -27,5 +28,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(identity::trials());
     trials.extend(config::trials());
     trials.extend(wire::trials());
+    trials.extend(guide::trials());
     trials
 }

@@ -22,7 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 /// Requests that a pod's HTTP application has received.
-async fn requests(lab: &Lab, pod: &str) -> anyhow::Result<u64> {
+pub(super) async fn requests(lab: &Lab, pod: &str) -> anyhow::Result<u64> {
     Ok(lab.app(pod).counters().await?.requests)
 }
 

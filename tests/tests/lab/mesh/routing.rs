@@ -208,7 +208,7 @@ async fn order(lab: &Lab) -> anyhow::Result<()> {
 }
 
 /// Whether `hits` of `all` are what chance allows at `share`: five standard deviations, so one wrong alarm in a million.
-fn by_chance(hits: u64, all: u64, share: f64) -> anyhow::Result<()> {
+pub(super) fn by_chance(hits: u64, all: u64, share: f64) -> anyhow::Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let (hits, all) = (hits as f64, all as f64);
     let spread = 5.0 * (all * share * (1.0 - share)).sqrt();
