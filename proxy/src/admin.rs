@@ -1,18 +1,19 @@
 //! The admin server: health, metrics, views of the configuration, and the application's probes, on the background
 //! thread. It answers from what the other modules publish and changes nothing.
 
+mod explain;
 mod health;
 mod views;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::names;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -43,6 +44,7 @@ const PATHS: &[&str] = &[
     "/metrics",
     "/config",
     "/clusters",
+    "/explain?url=<url>",
     "/probe/<container>/<startup|readiness|liveness>",
 ];
 
@@ -53,6 +55,10 @@ pub struct Admin {
     identity: Identity,
     metrics: Arc<Metrics>,
     operator: Arc<str>,
+    /// The pod's, in which short names of Services are looked up.
+    namespace: Arc<str>,
+    /// The pod's address, if it is known.
+    client: Option<IpAddr>,
     drain: Drain,
     prober: Prober,
     started: Instant,
@@ -73,6 +79,8 @@ impl Admin {
             identity,
             metrics,
             operator: settings.operator.as_str().into(),
+            namespace: settings.namespace.as_str().into(),
+            client: settings.pod_ips.first().copied(),
             drain,
             prober: Prober::new(settings),
             started: Instant::now(),
@@ -110,11 +118,7 @@ impl Admin {
                     let admin = admin.clone();
                     async move {
                         let (parts, _body) = request.into_parts();
-                        Ok::<_, Infallible>(
-                            admin
-                                .answer(&parts.method, parts.uri.path(), &parts.headers)
-                                .await,
-                        )
+                        Ok::<_, Infallible>(admin.answer(&parts).await)
                     }
                 });
                 let connection = http1::Builder::new()
@@ -132,7 +136,8 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    async fn answer(&self, asked: &request::Parts) -> Response<Full<Bytes>> {
+        let (method, path, headers) = (&asked.method, asked.uri.path(), &asked.headers);
         if method != Method::GET && method != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
             let allowed = HeaderValue::from_static("GET, HEAD");
@@ -156,6 +161,7 @@ impl Admin {
                 ),
             },
             "/clusters" => json(StatusCode::OK, &views::clusters(&self.config.load())),
+            "/explain" => self.explain(asked.uri.query()),
             _ => {
                 let paths = PATHS.join("\n");
                 text(

@@ -42,6 +42,7 @@ mod choose;
 mod hash;
 mod latency;
 mod outcome;
+mod standing;
 #[cfg(test)]
 pub(crate) mod testing;
 mod warmup;
@@ -50,6 +51,7 @@ mod weights;
 pub use hash::{Key, Table};
 pub use latency::{DECAY, Latency, UNKNOWN};
 pub use outcome::{Outcome, code_of};
+pub use standing::{Standing, leads_to, standings};
 pub use weights::Weights;
 
 /// Other workers may take the last place of a half-open breaker between our look and our step; then we look again.

@@ -48,6 +48,7 @@ pub mod identity;
 pub mod admin;
 pub mod drain;
 pub mod error;
+pub mod explain;
 pub mod log;
 pub mod probes;
 pub mod wait;

@@ -34,9 +34,11 @@ pub(crate) mod testing;
 mod why;
 
 pub use index::Index;
+pub(crate) use matching::decoded;
 pub use redirect::location;
 pub use rewrite::rewritten;
 pub use tcp::{TcpDecision, select_tcp};
+pub use why::{name_of, unmet};
 
 /// What rules look at in a request.
 #[derive(Debug, Clone, Copy)]

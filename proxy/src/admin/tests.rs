@@ -178,6 +178,78 @@ async fn an_operator_that_is_gone_makes_it_degraded_but_keeps_it_ready() {
 }
 
 #[tokio::test]
+async fn a_request_is_explained_by_what_is_active_and_a_question_that_is_none_says_what_it_takes() {
+    let mut running = running().await;
+    let session = configure(&mut running, &Ca::new()).await;
+    let asked = async |query: &str| ask(running.address, "GET", &format!("/explain{query}")).await;
+    for (query, status, says) in [
+        ("", 400, "url: is needed"),
+        ("?url=/x", 400, "url: has no host"),
+        ("?url=http://a/&method=a%20b", 400, "method: "),
+        ("?url=http://a/&header=x", 400, "header: has no colon"),
+        ("?url=http://a/&what=x", 400, "\"what\" is not known"),
+        ("?url=http://a/&format=yaml", 400, "format: "),
+        ("?url=http://a:81/", 404, "a:81"),
+        ("?url=http://10.0.0.9:81/", 200, "until the operator"),
+    ] {
+        let (found, body) = asked(query).await;
+        assert!(found == status && body.contains(says), "{query}: {found} {body}");
+        assert!(status == 200 || body.contains("/explain?url="), "{body}");
+    }
+    let address: SocketAddr = "10.96.0.1:80".parse().unwrap();
+    let wanted = running.handle.clone();
+    tokio::spawn(async move { wanted.discover(address).await });
+    let resource = |kind, name: &str, body| Resource::new(ResourceName::new(kind, name), body).into();
+    let to = api::Destination::Route("reviews.shop.svc.cluster.local:80".to_owned());
+    session
+        .update(vec![resource(
+            Kind::Destination,
+            "10.96.0.1:80",
+            Body::Destination(to),
+        )])
+        .await;
+    let route = crate::route::testing::route(
+        vec![crate::route::testing::rule(
+            vec![],
+            &[("reviews.shop.svc.cluster.local:80", 1)],
+        )],
+        vec![],
+    );
+    let spec = api::Route::clone(&route.spec);
+    let endpoints = api::Endpoints {
+        endpoints: Vec::new(),
+    };
+    let name = "reviews.shop.svc.cluster.local:80";
+    session
+        .update(vec![
+            resource(Kind::Route, name, Body::Route(Box::new(spec))),
+            resource(
+                Kind::Cluster,
+                name,
+                Body::Cluster(Box::new(api::Cluster::of(name))),
+            ),
+            resource(Kind::Endpoints, name, Body::Endpoints(endpoints)),
+        ])
+        .await;
+    let handle = running.handle.clone();
+    eventually("the route is active", || {
+        handle.load().destination(address).is_some()
+    })
+    .await;
+    let (status, body) = asked("?url=http://reviews/a%3Fb&header=x-a:%201&format=json").await;
+    assert_eq!(status, 200, "{body}");
+    let told = json(&body);
+    assert_eq!(told["request"], "GET http://reviews/a?b");
+    assert_eq!(told["clusters"][0]["name"], name);
+    assert_eq!(told["clusters"][0]["share"], 100.0);
+    let (_, text) = asked("?url=http://reviews.shop/").await;
+    assert!(
+        text.contains("takes every request") && text.contains("no endpoints"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn views_show_resources_clusters_and_metrics() {
     let mut running = running().await;
     let _session = configure(&mut running, &Ca::new()).await;

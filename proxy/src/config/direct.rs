@@ -1,9 +1,9 @@
-//! Configuration without an operator: what would come over the stream is handed over by a call. For benches that stand
-//! outside this crate; a proxy that serves never makes one.
+//! Configuration without an operator: what would come over the stream is handed over by a call. For the command line,
+//! which explains what a folder would do, and for benches; a proxy that serves never makes one.
 
 use std::net::SocketAddr;
 
-use api::proto;
+use api::{ResourceName, proto};
 use tokio::time::Instant;
 
 use super::Current;
@@ -30,6 +30,14 @@ impl Direct {
     pub fn want(&mut self, address: SocketAddr) {
         let (outcome, _taken) = self.store.want(address, Instant::now());
         self.publish(outcome);
+    }
+
+    /// What the store wants to be told, and has not been yet.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<ResourceName> {
+        let all = self.store.subscriptions();
+        let unknown = all.into_iter().filter(|(_, version)| version.is_none());
+        unknown.map(|(name, _)| name).collect()
     }
 
     /// Takes an update of the operator; says how many of its resources became active, or why not all were taken.

@@ -75,7 +75,7 @@ fn has_parameter(wanted: &NamedMatch<String>, query: &str) -> bool {
 }
 
 /// A part of a query as forms encode it: `+` is a space, `%xx` a byte. What decodes to no UTF-8 stays as it is.
-fn decoded(text: &str) -> Cow<'_, str> {
+pub(crate) fn decoded(text: &str) -> Cow<'_, str> {
     if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
         return Cow::Borrowed(text);
     }

@@ -85,8 +85,8 @@ impl Display for TcpDecision<'_> {
         } = *self;
         why::rule_of(f, &route.name, rule_index, &rule.name, rule.source.as_ref())?;
         match matched {
-            Some(matched) => write!(f, "server name is covered by {matched:?}")?,
-            None => f.write_str("takes every connection")?,
+            Some(matched) => write!(f, ": server name is covered by {matched:?}")?,
+            None => f.write_str(": takes every connection")?,
         }
         why::split_of(f, &rule.split, share)
     }

@@ -71,6 +71,12 @@ impl Fraction {
         Ok(Self(if percent > 0.0 { millionths.max(1) } else { 0 }))
     }
 
+    /// In percent.
+    #[must_use]
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
+
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_nothing(self) -> bool {

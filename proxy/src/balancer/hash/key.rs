@@ -78,6 +78,12 @@ impl Key {
         }
     }
 
+    /// Its hash, where the request brought the key and none was made for it.
+    #[must_use]
+    pub fn brought(&self) -> Option<u64> {
+        self.hash.filter(|_| self.cookie.is_none())
+    }
+
     /// Tells the client of the cookie that was made for it.
     #[inline]
     pub fn tell(self, response: &mut HeaderMap) {

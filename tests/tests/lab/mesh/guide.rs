@@ -108,6 +108,14 @@ async fn apply(lab: &Lab, page: &str, service: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the proxy of `web` says would become of a request.
+async fn explained(lab: &Lab, url: &str) -> anyhow::Result<String> {
+    let path = format!("/explain?url={url}");
+    let reply = lab.proxy("web").admin(&path).await?;
+    ensure!(reply.status == 200, "{} {}", reply.status, reply.text());
+    Ok(reply.text())
+}
+
 async fn load(lab: &Lab, plan: Plan) -> anyhow::Result<Report> {
     Ok(lab.load("web", plan).await?.finish().await)
 }
@@ -131,6 +139,15 @@ async fn split(lab: &Lab) -> anyhow::Result<()> {
     v2(lab, call(), 2_000, 0.1).await?;
     let to = [("cluster", "reviews.shop.svc.cluster.local:8080|v2")];
     ensure!(metric(lab, "hauberk_cluster_requests_total", &to).await? > 0.0);
+    let told = explained(lab, "http://reviews:8080/").await?;
+    for says in [
+        "rule `by-weight` (#1) of VirtualService shop/reviews: takes every request",
+        "90 %  reviews.shop.svc.cluster.local:8080|v1",
+        "10 %  reviews.shop.svc.cluster.local:8080|v2",
+        "as DestinationRule shop/reviews says:",
+    ] {
+        ensure!(told.contains(says), "{says} is not in\n{told}");
+    }
     // Undone, every pod gets requests.
     lab.delete("guide")?;
     eventually(SOON, "both versions are used alike", async || {
@@ -280,6 +297,12 @@ async fn breaks(lab: &Lab) -> anyhow::Result<()> {
     );
     let open = metric(lab, "hauberk_endpoint_breaker_state", &[("pod", "payments-v1-0")]).await;
     ensure!(open.is_ok_and(|state| state > 1.5), "the metric says so");
+    let told = explained(lab, "http://payments:8080/").await?;
+    let says = |pod: &str, says: &str| told.lines().any(|l| l.contains(pod) && l.contains(says));
+    ensure!(
+        says("payments-v1-0", "its breaker is not closed") && says("payments-v1-1", "may be chosen"),
+        "{told}"
+    );
     // With the other one too, callers hear so at once.
     lab.app("payments-v1-1").mode(Mode::Fail(500)).await?;
     let refused = eventually(SOON, "all breakers are open", async || {
