@@ -1,9 +1,8 @@
 //! `hauberk convert`: manifests written for Istio in, the same for Hauberk out, and what differs beside it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use crds::convert::{Becomes, Converter};
 
 use crate::file;
@@ -13,7 +12,7 @@ use crate::file;
 /// # Errors
 /// When a file cannot be read, or is not YAML; then nothing is printed.
 pub(crate) fn convert(path: &Path) -> anyhow::Result<ExitCode> {
-    let files = files(path)?;
+    let files = file::manifests(path)?;
     let alone = !path.is_dir();
     let mut converter = Converter::default();
     let (mut out, mut notes, mut broken) = (String::new(), Vec::new(), Vec::new());
@@ -45,39 +44,6 @@ pub(crate) fn convert(path: &Path) -> anyhow::Result<ExitCode> {
         Some(Becomes::Absent | Becomes::Different) => ExitCode::from(3),
         Some(Becomes::Doubtful) | None => ExitCode::SUCCESS,
     })
-}
-
-/// The file itself, or those of the folder that hold manifests, as the operator's `directory` source finds them.
-fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let (mut found, mut folders) = (Vec::new(), vec![path.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        let entries = std::fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))?;
-        for entry in entries {
-            let path = entry.with_context(|| format!("{}", folder.display()))?.path();
-            let hidden = path
-                .file_name()
-                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            let manifest = path
-                .extension()
-                .is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known));
-            match (hidden, path.is_dir(), manifest) {
-                (true, ..) => {}
-                (false, true, _) => folders.push(path),
-                (false, false, true) => found.push(path),
-                (false, false, false) => {}
-            }
-        }
-    }
-    found.sort();
-    anyhow::ensure!(
-        !found.is_empty(),
-        "{} has no file that ends in .yaml, .yml or .json",
-        path.display()
-    );
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! `hauberk inject`: a file in, the file with proxies out, and a note on each pod beside it.
+//! Files in. `hauberk inject`: a file in, the file with proxies out, and a note on each pod beside it.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -60,6 +60,42 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
     } else {
         std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))
     }
+}
+
+/// The file itself, or those of the folder that hold manifests, as the operator's `directory` source finds them.
+///
+/// # Errors
+/// When the folder cannot be read, or has none.
+pub(crate) fn manifests(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let (mut found, mut folders) = (Vec::new(), vec![path.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))?;
+        for entry in entries {
+            let path = entry.with_context(|| format!("{}", folder.display()))?.path();
+            let hidden = path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            let manifest = path
+                .extension()
+                .is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known));
+            match (hidden, path.is_dir(), manifest) {
+                (true, ..) => {}
+                (false, true, _) => folders.push(path),
+                (false, false, true) => found.push(path),
+                (false, false, false) => {}
+            }
+        }
+    }
+    found.sort();
+    anyhow::ensure!(
+        !found.is_empty(),
+        "{} has no file that ends in .yaml, .yml or .json",
+        path.display()
+    );
+    Ok(found)
 }
 
 #[cfg(test)]

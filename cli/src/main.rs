@@ -1,11 +1,12 @@
 //! `hauberk`, the command line of Hauberk's users: whether a cluster is fit and an installation healthy (`check`), what
 //! became of objects and proxies (`status`), pods of a file with proxies in them (`inject`), and manifests for Istio as ours
-//! (`convert`). It reads and never changes anything in a cluster.
+//! (`convert`), and what would become of a request (`explain`). It reads and never changes anything in a cluster.
 
 mod ask;
 mod check;
 mod connect;
 mod convert;
+mod explain;
 mod facts;
 mod file;
 mod settings;
@@ -37,6 +38,7 @@ async fn carry_out(settings: Settings) -> anyhow::Result<ExitCode> {
     let client = connect::client(&settings.connection);
     match settings.command {
         Command::Convert { file } => convert::convert(&file),
+        Command::Explain(asked) => explain::explain(*asked).await,
         Command::Inject {
             file,
             config,

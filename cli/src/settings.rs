@@ -44,6 +44,8 @@ pub(crate) enum Command {
         #[arg(long, short, value_name = "FILE")]
         file: PathBuf,
     },
+    /// Say what would become of a request and why, by a folder of manifests or by a proxy; asks no cluster
+    Explain(Box<crate::explain::Settings>),
     /// Put proxies into the pods of a file, as the operator would; asks no cluster
     Inject {
         /// The manifests, as YAML or JSON; `-` is the standard input

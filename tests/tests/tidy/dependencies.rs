@@ -117,6 +117,22 @@ fn the_operator_knows_nothing_of_the_proxy() {
     );
 }
 
+/// It is built from both programs, to say what they would do; nobody else is.
+#[test]
+fn nothing_is_built_from_the_command_line() {
+    for package in WORKSPACE.workspace_packages() {
+        if package.name.as_str() != "cli" {
+            let name = package.name.as_str();
+            forbid(
+                &built_from(name),
+                name,
+                &["cli"],
+                "what both need belongs into the crate that decides it",
+            );
+        }
+    }
+}
+
 #[test]
 fn the_custom_resources_know_nothing_of_the_contract() {
     let found = built_alone("crds");
