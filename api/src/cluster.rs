@@ -3,6 +3,7 @@
 mod balancer;
 mod bounds;
 mod health;
+mod locality;
 mod tls;
 mod wire;
 
@@ -17,6 +18,7 @@ use crate::{limits, proto};
 pub use balancer::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable, Warmup};
 pub use bounds::{Http2Keepalive, Keepalive, Limits, RetryBudget, Timeouts};
 pub use health::{Breaker, Outlier, Statuses};
+pub use locality::{Locality, Place};
 pub use tls::{ClientCertificate, ClientTls, TlsMode};
 pub use wire::ProxyProtocol;
 
@@ -31,6 +33,8 @@ pub struct Cluster {
     pub balancer: Balancer,
     /// For round robin and least request: how endpoints that appear among others are given their weight.
     pub warmup: Option<Warmup>,
+    /// Which endpoints go before others by where they are; `None` for all alike.
+    pub locality: Option<Locality>,
     /// TCP and TLS handshakes together.
     pub connect_timeout: Duration,
     /// Whether endpoints are reached by TLS.
@@ -68,6 +72,7 @@ impl Cluster {
             subset: BTreeMap::new(),
             balancer: Balancer::LeastRequest,
             warmup: None,
+            locality: None,
             connect_timeout: limits::CONNECT_TIMEOUT,
             tls: TlsMode::Auto,
             upgrade_to_http2: true,
@@ -111,6 +116,7 @@ impl TryFrom<proto::Cluster> for Cluster {
             client_tls,
             proxy_protocol,
             http2_keepalive,
+            locality,
         } = pb;
         let balancer = balancer::from(name, consistent_hash)?;
         let warmup = warmup
@@ -129,6 +135,7 @@ impl TryFrom<proto::Cluster> for Cluster {
             subset,
             balancer,
             warmup,
+            locality: locality.map(Locality::try_from).transpose().under("locality")?,
             connect_timeout: optional_ms(connect_timeout_ms).unwrap_or(crate::limits::CONNECT_TIMEOUT),
             tls,
             upgrade_to_http2,
@@ -162,6 +169,7 @@ impl From<Cluster> for proto::Cluster {
             subset,
             balancer,
             warmup,
+            locality,
             connect_timeout,
             tls,
             upgrade_to_http2,
@@ -198,6 +206,7 @@ impl From<Cluster> for proto::Cluster {
             client_tls,
             proxy_protocol: wire::to_proxy_protocol(proxy_protocol).into(),
             http2_keepalive: http2_keepalive.map(Into::into),
+            locality: locality.map(Into::into),
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Endpoint {
     pub zone: String,
     /// Name of the pod, for logs and metrics; may be empty.
     pub pod: String,
+    /// Where it is, and labels of its pod, as labels: those that the locality rules of its clusters go by.
+    pub topology: BTreeMap<String, String>,
 }
 
 impl TryFrom<proto::Endpoints> for Endpoints {
@@ -78,6 +80,7 @@ impl TryFrom<proto::Endpoint> for Endpoint {
             labels,
             zone,
             pod,
+            topology,
         } = pb;
         let address = address
             .parse()
@@ -94,6 +97,7 @@ impl TryFrom<proto::Endpoint> for Endpoint {
             labels,
             zone,
             pod,
+            topology,
         })
     }
 }
@@ -107,6 +111,7 @@ impl From<Endpoint> for proto::Endpoint {
             labels,
             zone,
             pod,
+            topology,
         }: Endpoint,
     ) -> Self {
         let identity = identity.map(|id| id.as_str().to_owned()).unwrap_or_default();
@@ -117,6 +122,7 @@ impl From<Endpoint> for proto::Endpoint {
             labels,
             zone,
             pod,
+            topology,
         }
     }
 }

@@ -30,8 +30,8 @@ pub mod names;
 
 pub use cluster::{
     Balancer, Breaker, ClientCertificate, ClientTls, Cluster, ConsistentHash, HashCookie, HashKey, HashTable,
-    Http2Keepalive, Keepalive, Limits, Outlier, ProxyProtocol, RetryBudget, Statuses, Timeouts, TlsMode,
-    Warmup,
+    Http2Keepalive, Keepalive, Limits, Locality, Outlier, Place, ProxyProtocol, RetryBudget, Statuses,
+    Timeouts, TlsMode, Warmup,
 };
 pub use destination::{Destination, Workload};
 pub use endpoints::{Endpoint, Endpoints};

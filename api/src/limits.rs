@@ -26,6 +26,8 @@ pub const MAX_RETRY_ATTEMPTS: u32 = 100;
 pub const MAX_RING_SIZE: u32 = 1 << 20;
 /// Slots of a consistent balancer's maglev table are fewer.
 pub const MAGLEV_SIZE_BELOW: u32 = 5_000_011;
+/// Places that a cluster may tell its endpoints apart by.
+pub const MAX_PLACES: usize = 256;
 
 /// Points of a ring, by default.
 pub const RING_SIZE: u32 = 1024;

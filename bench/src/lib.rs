@@ -49,6 +49,7 @@ fn outside(address: SocketAddr) -> api::Endpoint {
         labels: std::collections::BTreeMap::new(),
         zone: String::new(),
         pod: String::new(),
+        topology: Default::default(),
     }
 }
 

@@ -24,6 +24,7 @@ mod slice;
 mod table;
 mod zone;
 
+pub(crate) mod place;
 pub(crate) mod policy;
 pub(crate) mod rules;
 

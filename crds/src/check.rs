@@ -8,6 +8,7 @@ mod balancer;
 mod cors;
 mod fault;
 mod l4;
+mod locality;
 mod matching;
 mod mirror;
 mod outcome;

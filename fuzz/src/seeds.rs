@@ -85,6 +85,10 @@ fn resources() -> Vec<Vec<u8>> {
         labels: [("version".to_owned(), "v1".to_owned())].into(),
         zone: "a".to_owned(),
         pod: "reviews-1".to_owned(),
+        topology: std::collections::BTreeMap::from([(
+            "topology.kubernetes.io/region".to_owned(),
+            "r".to_owned(),
+        )]),
     };
     let inbound = Inbound {
         policy: TlsPolicy::Permissive,

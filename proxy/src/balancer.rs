@@ -24,6 +24,9 @@
 //! - **consistent hash**: the one that a [`Table`] made of the endpoints gives for the key's hash, or the next on the way
 //!   that is eligible and not tried. Where there is no key, chance takes its place.
 //!
+//! Where a cluster tells its endpoints apart by where they are, a pick first chooses one of their groups, see `locality`, and
+//! then in it as in a cluster; the other groups are asked in their order where it has nothing eligible.
+//!
 //! Round robin and least request give an endpoint that is new a part of its weight at first, see `warmup`.
 
 use std::sync::Arc;
@@ -41,12 +44,16 @@ use crate::{breaker::Permit, outlier};
 mod choose;
 mod hash;
 mod latency;
+mod locality;
 mod outcome;
 mod standing;
 #[cfg(test)]
 pub(crate) mod testing;
 mod warmup;
 mod weights;
+
+use choose::Field;
+use locality::Localities;
 
 pub use hash::{Key, Table};
 pub use latency::{DECAY, Latency, UNKNOWN};
@@ -114,40 +121,89 @@ impl<'a> Wanted<'a> {
 pub fn pick(wanted: &Wanted<'_>, rng: &mut impl Rng, now: Instant) -> Result<Pick, Error> {
     let cluster = wanted.cluster;
     let gate = Gate::of(cluster, millis(now));
-    let fresh = |endpoint: &Endpoint| {
-        !wanted.tried.contains(&endpoint.live.id) && !endpoint.live.retired.load(Ordering::Relaxed)
+    let search = Search { wanted, gate, now };
+    let picked = match cluster.weights.localities() {
+        None => {
+            let whole = Field::whole(cluster);
+            search.eligible(whole, rng).or_else(|| search.forced(whole, rng))
+        }
+        Some(localities) => {
+            let gate = &search.gate;
+            let chosen = localities.choose(rng, gate.now_ms, |e| gate.is_eligible(e));
+            let mut fields = localities.from(cluster, chosen);
+            let eligible = fields.clone().find_map(|field| search.eligible(field, rng));
+            eligible.or_else(|| fields.find_map(|field| search.forced(field, rng)))
+        }
     };
-    let enter = |i: usize| gate.enter(cluster, i, now);
-    for _ in 0..RACES {
-        let Some(i) = choose::one(wanted, rng, gate.now_ms, |e| gate.is_eligible(e) && fresh(e)) else {
-            break;
-        };
-        if let Some(pick) = enter(i) {
-            return Ok(pick);
+    picked.ok_or_else(|| search.gate.explain(cluster))
+}
+
+/// What is looked for.
+struct Search<'a> {
+    wanted: &'a Wanted<'a>,
+    gate: Gate,
+    now: Instant,
+}
+
+impl Search<'_> {
+    /// One that is eligible, and fresh where there is such a one.
+    fn eligible(&self, field: Field<'_>, rng: &mut impl Rng) -> Option<Pick> {
+        let gate = &self.gate;
+        let enter = |i: usize| gate.enter(self.wanted.cluster, &field.endpoints[i], self.now);
+        for _ in 0..RACES {
+            let Some(i) = self.choose(field, rng, |e| gate.is_eligible(e) && self.is_fresh(e)) else {
+                break;
+            };
+            if let Some(pick) = enter(i) {
+                return Some(pick);
+            }
         }
-    }
-    for _ in 0..RACES {
-        let Some(i) = choose::one(wanted, rng, gate.now_ms, |e| gate.is_eligible(e)) else {
-            break;
-        };
-        if let Some(pick) = enter(i) {
-            return Ok(pick);
+        for _ in 0..RACES {
+            let Some(i) = self.choose(field, rng, |e| gate.is_eligible(e)) else {
+                break;
+            };
+            if let Some(pick) = enter(i) {
+                return Some(pick);
+            }
         }
+        // Races lost or nobody eligible; the order of the list decides for once.
+        let mut eligible = (0..field.endpoints.len()).filter(|i| gate.is_eligible(&field.endpoints[*i]));
+        eligible.find_map(enter)
     }
-    // Races lost or nobody eligible; the order of the list decides for once.
-    let eligible = (0..cluster.endpoints.len()).filter(|i| gate.is_eligible(&cluster.endpoints[*i]));
-    if let Some(pick) = eligible.into_iter().find_map(enter) {
-        return Ok(pick);
-    }
-    if gate.mode == Mode::Passive {
+
+    /// One that is shut by our own guess alone.
+    fn forced(&self, field: Field<'_>, rng: &mut impl Rng) -> Option<Pick> {
+        let gate = &self.gate;
+        if gate.mode != Mode::Passive {
+            return None;
+        }
         let usable = |e: &Endpoint| gate.is_meshed(e) && gate.is_in(e);
-        let forced = choose::one(wanted, rng, gate.now_ms, |e| usable(e) && fresh(e))
-            .or_else(|| choose::one(wanted, rng, gate.now_ms, usable));
-        if let Some(i) = forced {
-            return Ok(Pick::new(cluster, i, Permit::Forced, false, now));
-        }
+        let forced = self
+            .choose(field, rng, |e| usable(e) && self.is_fresh(e))
+            .or_else(|| self.choose(field, rng, usable))?;
+        let endpoint = &field.endpoints[forced];
+        Some(Pick::new(
+            self.wanted.cluster,
+            endpoint,
+            Permit::Forced,
+            false,
+            self.now,
+        ))
     }
-    Err(gate.explain(cluster))
+
+    fn choose(
+        &self,
+        field: Field<'_>,
+        rng: &mut impl Rng,
+        fits: impl Fn(&Endpoint) -> bool,
+    ) -> Option<usize> {
+        choose::one(field, self.wanted.hash, rng, self.gate.now_ms, fits)
+    }
+
+    /// Not tried for this request, and still named by the configuration.
+    fn is_fresh(&self, endpoint: &Endpoint) -> bool {
+        !self.wanted.tried.contains(&endpoint.live.id) && !endpoint.live.retired.load(Ordering::Relaxed)
+    }
 }
 
 /// What an endpoint has to pass, decided once a pick.
@@ -182,10 +238,10 @@ impl Gate {
             && endpoint.live.breaker.permits(self.mode, self.now_ms)
     }
 
-    fn enter(&self, cluster: &Arc<Cluster>, i: usize, now: Instant) -> Option<Pick> {
-        let (permit, change) = cluster.endpoints[i].live.breaker.enter(self.mode, self.now_ms)?;
+    fn enter(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>, now: Instant) -> Option<Pick> {
+        let (permit, change) = endpoint.live.breaker.enter(self.mode, self.now_ms)?;
         let half_opened = change == Some(breaker::Change::HalfOpened);
-        Some(Pick::new(cluster, i, permit, half_opened, now))
+        Some(Pick::new(cluster, endpoint, permit, half_opened, now))
     }
 
     /// Why nothing could be picked.
@@ -197,6 +253,12 @@ impl Gate {
                 absent: cluster.absent.clone(),
             };
         };
+        if cluster.weights.localities().is_some_and(Localities::is_empty) {
+            return Error::NoEndpoint {
+                cluster: name(),
+                absent: Some("none is in a place that localityLbSetting.distribute gives a share to".into()),
+            };
+        }
         if cluster.endpoints.iter().any(|e| self.is_meshed(e)) {
             Error::BreakerOpen { cluster: name() }
         } else {
@@ -208,8 +270,14 @@ impl Gate {
 }
 
 impl Pick {
-    fn new(cluster: &Arc<Cluster>, i: usize, permit: Permit, half_opened: bool, now: Instant) -> Self {
-        let endpoint = Arc::clone(&cluster.endpoints[i]);
+    fn new(
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        permit: Permit,
+        half_opened: bool,
+        now: Instant,
+    ) -> Self {
+        let endpoint = Arc::clone(endpoint);
         endpoint.live.active.fetch_add(1, Ordering::Relaxed);
         let now_ms = millis(now);
         let returned = cluster.spec.outlier.is_some() && endpoint.live.outlier.take_return(now_ms);

@@ -84,6 +84,7 @@ pub(crate) fn cluster(addresses: &[SocketAddr], change: impl FnOnce(&mut api::Cl
                 labels: Default::default(),
                 zone: String::new(),
                 pod: String::new(),
+                topology: Default::default(),
             },
             live: Arc::new(EndpointLive::new()),
         })

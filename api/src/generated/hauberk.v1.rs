@@ -81,6 +81,12 @@ pub struct Endpoint {
     /// Name of the pod, for logs and metrics.
     #[prost(string, tag = "6")]
     pub pod: ::prost::alloc::string::String,
+    /// Where it is, and labels of its pod, as labels: only those that the locality rules of its clusters go by.
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub topology: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Destination {
@@ -508,6 +514,9 @@ pub struct Cluster {
     /// With BALANCER_ROUND_ROBIN and BALANCER_LEAST_REQUEST only. Absent: none.
     #[prost(message, optional, tag = "21")]
     pub warmup: ::core::option::Option<Warmup>,
+    /// Absent: endpoints are alike wherever they are.
+    #[prost(message, optional, tag = "22")]
+    pub locality: ::core::option::Option<Locality>,
     /// Absent: as the proxy does by itself, while requests are under way.
     #[prost(message, optional, tag = "23")]
     pub http2_keepalive: ::core::option::Option<Http2Keepalive>,
@@ -529,6 +538,56 @@ pub struct Warmup {
     /// 1 and more: how steep the growth is at first.
     #[prost(double, tag = "3")]
     pub aggression: f64,
+}
+/// Which endpoints go before others by where they are, as seen from the proxy that gets this. An endpoint belongs to the
+/// first place that it matches.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Locality {
+    #[prost(oneof = "locality::By", tags = "1, 2")]
+    pub by: ::core::option::Option<locality::By>,
+}
+/// Nested message and enum types in `Locality`.
+pub mod locality {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum By {
+        #[prost(message, tag = "1")]
+        Shares(super::LocalityShares),
+        #[prost(message, tag = "2")]
+        Levels(super::LocalityLevels),
+    }
+}
+/// Traffic is shared between places; an endpoint in none of them gets nothing.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LocalityShares {
+    #[prost(message, repeated, tag = "1")]
+    pub shares: ::prost::alloc::vec::Vec<LocalityShare>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LocalityShare {
+    /// As in LocalityPlace.
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Relative; 0 is refused.
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+}
+/// Traffic goes to the first place that is well enough; an endpoint in none of them comes last.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LocalityLevels {
+    #[prost(message, repeated, tag = "1")]
+    pub levels: ::prost::alloc::vec::Vec<LocalityPlace>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LocalityPlace {
+    /// What an endpoint's topology must hold; an empty value is for one that lacks the label.
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// A key stays at its endpoint.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use api::{
     Balancer, Body, Breaker, ClientCertificate, ClientTls, Cluster, ConsistentHash, Destination, Endpoint,
     Endpoints, HashCookie, HashKey, HashTable, Http2Keepalive, Inbound, InboundPort, Keepalive, Kind, Limits,
-    ObjectRef, Outlier, Protocol, ProxyProtocol, Resource, ResourceName, RetryBudget, SpiffeId, Statuses,
-    Timeouts, TlsMode, TlsPolicy, TrustBundle, Warmup, Workload, limits,
+    Locality, ObjectRef, Outlier, Protocol, ProxyProtocol, Resource, ResourceName, RetryBudget, SpiffeId,
+    Statuses, Timeouts, TlsMode, TlsPolicy, TrustBundle, Warmup, Workload, limits,
 };
 use http::HeaderName;
 use proptest::collection::{btree_map, hash_map, vec};
@@ -90,14 +90,22 @@ fn identity() -> impl Strategy<Value = SpiffeId> {
 }
 
 fn endpoint_at(address: SocketAddr) -> impl Strategy<Value = Endpoint> {
-    let rest = (1..=u32::MAX, option::of(identity()), labels(), text(), text());
-    rest.prop_map(move |(weight, identity, labels, zone, pod)| Endpoint {
+    let rest = (
+        1..=u32::MAX,
+        option::of(identity()),
+        labels(),
+        text(),
+        text(),
+        labels(),
+    );
+    rest.prop_map(move |(weight, identity, labels, zone, pod, topology)| Endpoint {
         address,
         weight,
         identity,
         labels,
         zone,
         pod,
+        topology,
     })
 }
 
@@ -190,7 +198,8 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         timeouts(),
     );
     let keepalives = (option::of(keepalive()), option::of(http2_keepalive()));
-    (how, bounds, keepalives, vec(object(), 0..3)).prop_map(
+    let place = option::of(locality());
+    (how, bounds, keepalives, place, vec(object(), 0..3)).prop_map(
         |(
             (
                 endpoints,
@@ -202,12 +211,14 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             ),
             (breaker, limits, outlier, retry_budget, timeouts),
             (keepalive, http2_keepalive),
+            locality,
             sources,
         )| Cluster {
             endpoints,
             subset,
             balancer,
             warmup,
+            locality,
             connect_timeout,
             tls,
             upgrade_to_http2,
@@ -241,6 +252,17 @@ fn client_tls() -> impl Strategy<Value = TlsMode> {
             }))
         },
     )
+}
+
+fn locality() -> impl Strategy<Value = Locality> {
+    prop_oneof![
+        vec(
+            (labels(), (1..=100u32).prop_filter_map("zero", NonZeroU32::new)),
+            1..4
+        )
+        .prop_map(Locality::Shares),
+        vec(labels(), 1..4).prop_map(Locality::Levels),
+    ]
 }
 
 fn consistent_hash() -> impl Strategy<Value = ConsistentHash> {

@@ -1,12 +1,13 @@
 //! How traffic is sent to a Service port, or a subset of it: the defaults, and the client's DestinationRule laid over.
 
-use api::{Body, Cluster};
+use api::{Body, Cluster, Place};
 
 use super::name::{WORKLOAD_CLUSTER, read_subset, service_port};
 use super::{From, Outcome};
 use crate::state::SourceObject;
-use crate::state::policy::{Levels, Policy, Subset, decide};
-use crate::state::{Dependency, Proxy, ServiceName, World};
+use crate::state::place::{HOSTNAME, topology};
+use crate::state::policy::{Levels, Policy, Rule, Subset, decide};
+use crate::state::{Dependency, ObjectName, Proxy, ServiceName, World};
 
 pub(super) fn cluster(world: &World, proxy: &Proxy, name: &str, from: &mut From) -> Outcome {
     if name == WORKLOAD_CLUSTER {
@@ -24,6 +25,7 @@ pub(super) fn cluster(world: &World, proxy: &Proxy, name: &str, from: &mut From)
     let mut cluster = Cluster::of(service_port(&host, port));
     let deciding = world.governing_from(proxy, &host);
     from.looked_at(proxy, &deciding);
+    place_matters(world, proxy, &host, from);
     let policies = deciding.objects;
     // Objects of one namespace for one host are one: the first policy, and of each name the first subset.
     let top = policies
@@ -44,11 +46,45 @@ pub(super) fn cluster(world: &World, proxy: &Proxy, name: &str, from: &mut From)
         cluster.subset = subset.labels.clone();
         from.source(object.clone());
     }
-    decide(&mut cluster, &layers, port);
+    if let Some(rule) = decide(&mut cluster, &layers, port) {
+        let own = own_topology(world, proxy, &rule);
+        cluster.locality = rule.seen_from(&own, cluster.outlier.is_some());
+    }
     // Each object fits in itself; layers of two objects may not.
     cluster.check_wire().map_err(|e| e.to_string())?;
     cluster.sources = from.sources.iter().map(Into::into).collect();
     Ok(Body::Cluster(Box::new(cluster)))
+}
+
+/// Told by the rules of all namespaces, so that it is the same whoever asks.
+fn place_matters(world: &World, proxy: &Proxy, host: &ServiceName, from: &mut From) {
+    let mut any = false;
+    let policies = world.governing(host).map(|(_, policy)| policy);
+    for rule in policies.flat_map(Policy::localities) {
+        any = true;
+        if rule.keys().contains(HOSTNAME) {
+            // Which pod, its namespace tells as well.
+            from.aspects.pod = true;
+            from.aspects.namespace = true;
+        }
+    }
+    if any {
+        from.aspects.zone = true;
+        from.aspects.labels = true;
+        from.depend(Dependency::pod(&ObjectName::new(&proxy.namespace, &proxy.pod)));
+    }
+}
+
+/// Where the proxy is, and the labels of its pod that a rule goes by.
+fn own_topology(world: &World, proxy: &Proxy, rule: &Rule) -> Place {
+    let keys = rule.keys();
+    let node = match keys.contains(HOSTNAME) {
+        true => world
+            .pod(&ObjectName::new(&proxy.namespace, &proxy.pod))
+            .map_or("", |pod| &pod.node),
+        false => "",
+    };
+    topology(keys, Some(&proxy.labels), &proxy.zone, node)
 }
 
 fn find<'a>(

@@ -49,6 +49,7 @@ fn workload(world: &World, pod: &Pod, address: IpAddr, port: u16, from: &mut Fro
             labels: Default::default(),
             zone,
             pod: pod.name.name.clone(),
+            topology: Default::default(),
         },
         protocol: serving.and_then(|(_, port, _)| declared(&port.name, port.app_protocol.as_deref())),
         cluster: serving.map_or_else(

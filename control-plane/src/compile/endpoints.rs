@@ -8,7 +8,9 @@ use crds::peer_authentication::{MtlsMode, mode_for};
 
 use super::name::{WORKLOAD_CLUSTER, read_service_port};
 use super::{From, Outcome};
-use crate::state::{Dependency, ObjectName, Pod, Proxy, Service, Slice, SliceEntry, World};
+use crate::state::place::topology;
+use crate::state::policy::Rule;
+use crate::state::{Dependency, ObjectName, Pod, Proxy, Service, ServiceName, Slice, SliceEntry, World};
 
 pub(super) fn endpoints(world: &World, proxy: &Proxy, name: &str, from: &mut From) -> Outcome {
     if name == WORKLOAD_CLUSTER {
@@ -28,6 +30,7 @@ pub(super) fn endpoints(world: &World, proxy: &Proxy, name: &str, from: &mut Fro
         .governing(&host)
         .flat_map(|(_, policy)| policy.label_keys())
         .collect();
+    let places = Places::of(world, proxy, &host, from);
     // By address, so that each comes once and the order is the same whatever the slices' order.
     let mut candidates: BTreeMap<SocketAddr, Candidate> = BTreeMap::new();
     for slice in one_family(world.slices_of(&host).collect(), service) {
@@ -43,7 +46,7 @@ pub(super) fn endpoints(world: &World, proxy: &Proxy, name: &str, from: &mut Fro
                 {
                     continue;
                 }
-                let endpoint = endpoint(world, entry, address, &keys, from);
+                let endpoint = endpoint(world, entry, address, &keys, &places.keys, from);
                 let zones = zones(entry, service);
                 candidates.insert(
                     address,
@@ -56,7 +59,7 @@ pub(super) fn endpoints(world: &World, proxy: &Proxy, name: &str, from: &mut Fro
             }
         }
     }
-    let endpoints = choose(candidates, proxy, from);
+    let endpoints = choose(candidates, proxy, places.ruled, from);
     if endpoints.len() > limits::MAX_ENDPOINTS {
         let (count, most) = (endpoints.len(), limits::MAX_ENDPOINTS);
         return Err(format!(
@@ -64,6 +67,33 @@ pub(super) fn endpoints(world: &World, proxy: &Proxy, name: &str, from: &mut Fro
         ));
     }
     Ok(Body::Endpoints(Endpoints { endpoints }))
+}
+
+/// What policies say of where endpoints are.
+struct Places<'a> {
+    /// The labels that rules go by.
+    keys: BTreeSet<&'a str>,
+    /// The proxy has a rule of the user's, for some port or subset: the proxy goes by that, and hints do not count.
+    ruled: bool,
+}
+
+impl<'a> Places<'a> {
+    fn of(world: &'a World, proxy: &Proxy, host: &ServiceName, from: &mut From) -> Self {
+        let all = || world.governing(host).flat_map(|(_, policy)| policy.localities());
+        if all().next().is_none() {
+            return Self {
+                keys: BTreeSet::new(),
+                ruled: false,
+            };
+        }
+        let own = world.governing_from(proxy, host);
+        from.looked_at(proxy, &own);
+        let mut own = own.objects.iter();
+        Self {
+            keys: all().flat_map(Rule::keys).collect(),
+            ruled: own.any(|(_, policy)| policy.localities().next().is_some()),
+        }
+    }
 }
 
 /// An endpoint that may be chosen.
@@ -104,7 +134,12 @@ fn zones(entry: &SliceEntry, service: &Service) -> BTreeSet<String> {
 
 /// The endpoints to send to. Decided apart for those that subsets tell apart, so that no subset is emptied for another's
 /// sake.
-fn choose(candidates: BTreeMap<SocketAddr, Candidate>, proxy: &Proxy, from: &mut From) -> Vec<Endpoint> {
+fn choose(
+    candidates: BTreeMap<SocketAddr, Candidate>,
+    proxy: &Proxy,
+    ruled: bool,
+    from: &mut From,
+) -> Vec<Endpoint> {
     if candidates.values().any(|candidate| !candidate.zones.is_empty()) {
         // The proxy's zone decides, and that is its pod's.
         from.aspects.zone = true;
@@ -117,7 +152,10 @@ fn choose(candidates: BTreeMap<SocketAddr, Candidate>, proxy: &Proxy, from: &mut
     }
     let mut chosen: Vec<_> = groups
         .into_values()
-        .flat_map(|group| near(best(group), &proxy.zone))
+        .flat_map(|group| match ruled {
+            true => best(group),
+            false => near(best(group), &proxy.zone),
+        })
         .map(|candidate| candidate.endpoint)
         .collect();
     chosen.sort_by_key(|endpoint| endpoint.address);
@@ -162,6 +200,7 @@ fn endpoint(
     entry: &SliceEntry,
     address: SocketAddr,
     keys: &BTreeSet<&str>,
+    places: &BTreeSet<&str>,
     from: &mut From,
 ) -> Endpoint {
     // A pod that the slice names and we do not know (yet) is none: whoever has the address else is another.
@@ -181,6 +220,12 @@ fn endpoint(
             .collect(),
         zone: entry.zone.clone(),
         pod: name.map(|name| name.name.clone()).unwrap_or_default(),
+        topology: topology(
+            places.iter().copied(),
+            pod.map(|pod| &pod.labels),
+            &entry.zone,
+            &entry.node,
+        ),
     }
 }
 

@@ -6,6 +6,7 @@
 mod blocks;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use api::{Cluster, Invalid};
 use crds::DestinationRuleSpec;
@@ -14,7 +15,7 @@ use crds::destination_rule as crd;
 use super::host::{Export, Host};
 use super::rules::refuse;
 
-pub(crate) use blocks::Blocks;
+pub(crate) use blocks::{Blocks, Rule};
 
 /// One DestinationRule.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +56,13 @@ impl Levels {
         if let Some(entry) = self.ports.get(&port) {
             decided.replace_wholesale(entry);
         }
+    }
+}
+
+impl Levels {
+    fn localities(&self) -> impl Iterator<Item = &Rule> {
+        let blocks = std::iter::once(&self.all).chain(self.ports.values());
+        blocks.filter_map(|blocks| blocks.locality().map(|rule| &**rule))
     }
 }
 
@@ -103,6 +111,12 @@ impl Policy {
             top,
             subsets,
         })
+    }
+
+    /// Its rules by where endpoints are, for whichever port and subset.
+    pub(crate) fn localities(&self) -> impl Iterator<Item = &Rule> {
+        let levels = self.top.iter().chain(self.subsets.iter().map(|s| &s.levels));
+        levels.flat_map(Levels::localities)
     }
 
     /// The label keys that its subsets select on.
@@ -204,13 +218,14 @@ fn check_wire(top: Option<&Levels>, subsets: &[Subset]) -> Vec<Invalid> {
     fields.zip(levels).filter_map(check).collect()
 }
 
-/// Lays the blocks over a cluster's defaults.
-pub(crate) fn decide(cluster: &mut Cluster, layers: &[&Levels], port: u16) {
+/// Lays the blocks over a cluster's defaults, and gives the rule by where endpoints are.
+pub(crate) fn decide(cluster: &mut Cluster, layers: &[&Levels], port: u16) -> Option<Arc<Rule>> {
     let mut decided = Blocks::default();
     for layer in layers {
         layer.lay_over(&mut decided, port);
     }
     decided.apply(cluster);
+    decided.locality().cloned()
 }
 
 #[cfg(test)]
@@ -343,14 +358,14 @@ mod tests {
             host: reviews
             trafficPolicy: {tls: {mode: SIMPLE, credentialName: c}, tunnel: {targetHost: a, targetPort: 1}}
             subsets:
-            - {name: v1, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: true}}}}
+            - {name: v1, trafficPolicy: {loadBalancer: {zoneAwareLbSetting: {enabled: true}}}}
             ";
         let problems = Policy::new(&serde_saphyr::from_str(spec).unwrap(), "shop").unwrap_err();
         let fields: Vec<_> = problems.iter().map(|p| p.field.as_str()).collect();
         let expected = [
             "spec.trafficPolicy.tunnel",
             "spec.trafficPolicy.tls.credentialName",
-            "spec.subsets[0].trafficPolicy.loadBalancer.localityLbSetting",
+            "spec.subsets[0].trafficPolicy.loadBalancer.zoneAwareLbSetting",
         ];
         assert_eq!(fields, expected);
     }

@@ -1,4 +1,5 @@
-//! The zone of a pod, so that its proxy can prefer endpoints nearby. Nodes are not watched for it: slices say of each
+//! The zone of a pod, so that its proxy can prefer endpoints nearby. A label of the pod says it, which Kubernetes writes from
+//! 1.35 on. Nodes are not watched for the others: slices say of each
 //! endpoint on which node and in which zone it is, and so of each node that runs one. A node that runs no endpoint of any
 //! Service has no zone here, and its pods prefer nothing.
 
@@ -6,14 +7,18 @@ use std::collections::BTreeSet;
 
 use super::apply::Revision;
 use super::host::ObjectName;
+use super::place::ZONE;
 use super::table::Table;
 use super::{Dependency, Pod, Slice, World};
 
 impl World {
-    /// The zone of a pod: that of its node, else what slices say of the pod itself; empty when it is not known.
+    /// The zone of a pod: that of its label, which newer clusters copy from the node, else that of its node, else what slices say of the pod itself; empty when it is not known.
     #[must_use]
     pub fn zone_of(&self, pod: &ObjectName) -> &str {
         let Some(known) = self.pod(pod) else { return "" };
+        if let Some(label) = known.labels.get(ZONE).filter(|zone| !zone.is_empty()) {
+            return label;
+        }
         let of_node = self.zone_of_node(&known.node);
         if !of_node.is_empty() {
             return of_node;
@@ -136,6 +141,18 @@ mod tests {
         assert!(touched.contains(&web), "{touched:?}");
         let (other, _) = with(&bare, &entry("s1", ", nodeName: n2", ", zone: z1"));
         assert_eq!(zone(&other), "");
+    }
+
+    #[test]
+    fn the_pods_own_label_goes_before_what_slices_say() {
+        let label = "injected: 'true', topology.kubernetes.io/zone: z7";
+        let labelled = pod("web", "web", "v1", "10.1.0.9").replace("injected: 'true'", label);
+        let own = slice("web", &[("http", 8080)], &[("web", "10.1.0.9")]);
+        let (bare, _) = with(&world(&own), &pod("web", "web", "v1", "10.1.0.9"));
+        assert_eq!(zone(&bare), "z1");
+        let (near, touched) = with(&bare, &labelled);
+        assert_eq!(zone(&near), "z7");
+        assert!(touched.contains(&Dependency::pod(&ObjectName::new("shop", "web"))));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `loadBalancer`: how endpoints are chosen.
 
 use super::{
-    Report,
+    Report, locality,
     shape::{at_least_a_millisecond, percent},
     text::{header_name, is_token},
 };
@@ -16,7 +16,8 @@ use crate::{
     path::At,
 };
 
-pub(super) fn load_balancer(report: &mut Report, at: At<'_>, balancer: &LoadBalancer) {
+/// `ejects`: there is outlier detection for the same endpoints.
+pub(super) fn load_balancer(report: &mut Report, at: At<'_>, balancer: &LoadBalancer, ejects: bool) {
     let LoadBalancer {
         simple,
         consistent_hash,
@@ -63,12 +64,14 @@ pub(super) fn load_balancer(report: &mut Report, at: At<'_>, balancer: &LoadBala
     if let Some(warmup) = warmup {
         self::warmup(report, at.field("warmup"), *warmup);
     }
-    for (field, set) in [
-        ("localityLbSetting", locality_lb_setting.is_some()),
-        ("zoneAwareLbSetting", zone_aware_lb_setting.is_some()),
-    ] {
-        report.unsupported_if(set, at.field(field), "remove it");
+    if let Some(setting) = locality_lb_setting {
+        locality::locality(report, at.field("localityLbSetting"), setting, ejects);
     }
+    report.unsupported_if(
+        zone_aware_lb_setting.is_some(),
+        at.field("zoneAwareLbSetting"),
+        "remove it, or use localityLbSetting",
+    );
 }
 
 fn warmup(report: &mut Report, at: At<'_>, warmup: Warmup) {
@@ -228,6 +231,7 @@ mod tests {
             &mut report,
             At::root("lb"),
             &serde_saphyr::from_str(yaml).unwrap(),
+            false,
         );
         let findings = report.finish().into_iter();
         findings

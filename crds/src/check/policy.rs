@@ -29,9 +29,12 @@ pub(super) fn spec(report: &mut Report, at: At<'_>, spec: &DestinationRuleSpec) 
     } = spec;
     host_or_wildcard(report, at.field("host"), name);
     if let Some(policy) = traffic_policy {
-        self::policy(report, at.field("trafficPolicy"), policy);
+        self::policy(report, at.field("trafficPolicy"), policy, false);
     }
-    self::subsets(report, at.field("subsets"), subsets);
+    let ejects = traffic_policy
+        .as_ref()
+        .is_some_and(|policy| policy.outlier_detection.is_some());
+    self::subsets(report, at.field("subsets"), subsets, ejects);
     export_to(report, at.field("exportTo"), exports);
     if let Some(WorkloadSelector { match_labels }) = workload_selector {
         let selector = at.field("workloadSelector");
@@ -39,7 +42,7 @@ pub(super) fn spec(report: &mut Report, at: At<'_>, spec: &DestinationRuleSpec) 
     }
 }
 
-fn subsets(report: &mut Report, at: At<'_>, subsets: &[Subset]) {
+fn subsets(report: &mut Report, at: At<'_>, subsets: &[Subset], ejects: bool) {
     if subsets.len() > MAX_SUBSETS {
         let len = subsets.len();
         return report.error(at, format!("has {len} subsets, and {MAX_SUBSETS} is the most"));
@@ -64,12 +67,13 @@ fn subsets(report: &mut Report, at: At<'_>, subsets: &[Subset]) {
         }
         labels(report, at.field("labels"), selected);
         if let Some(policy) = traffic_policy {
-            self::policy(report, at.field("trafficPolicy"), policy);
+            self::policy(report, at.field("trafficPolicy"), policy, ejects);
         }
     }
 }
 
-fn policy(report: &mut Report, at: At<'_>, policy: &TrafficPolicy) {
+/// `ejects`: it takes over outlier detection.
+fn policy(report: &mut Report, at: At<'_>, policy: &TrafficPolicy, ejects: bool) {
     let TrafficPolicy {
         load_balancer,
         connection_pool,
@@ -88,7 +92,7 @@ fn policy(report: &mut Report, at: At<'_>, policy: &TrafficPolicy) {
         circuit_breaker,
         tls,
     };
-    blocks.check(report, at);
+    blocks.check(report, at, ejects);
     report.unsupported_if(tunnel.is_some(), at.field("tunnel"), "remove it");
     if proxy_protocol.is_some() {
         wire::proxy_protocol(report, at, policy);
@@ -131,7 +135,7 @@ fn ports(report: &mut Report, at: At<'_>, settings: &[PortTrafficPolicy]) {
             circuit_breaker,
             tls,
         }
-        .check(report, at);
+        .check(report, at, false);
     }
 }
 
@@ -145,7 +149,7 @@ struct Blocks<'a> {
 }
 
 impl Blocks<'_> {
-    fn check(&self, report: &mut Report, at: At<'_>) {
+    fn check(&self, report: &mut Report, at: At<'_>, ejects: bool) {
         let Self {
             load_balancer,
             connection_pool,
@@ -154,7 +158,8 @@ impl Blocks<'_> {
             tls,
         } = self;
         if let Some(block) = load_balancer {
-            balancer::load_balancer(report, at.field("loadBalancer"), block);
+            let ejects = ejects || outlier_detection.is_some();
+            balancer::load_balancer(report, at.field("loadBalancer"), block, ejects);
         }
         if let Some(connections) = connection_pool {
             pool::connection_pool(report, at.field("connectionPool"), connections);

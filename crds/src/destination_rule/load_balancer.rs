@@ -28,7 +28,7 @@ pub struct LoadBalancer {
     /// A balancer that keeps a key at its endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consistent_hash: Option<ConsistentHash>,
-    /// Preference by locality.
+    /// Shares or preference by locality: one of distribute, failover and failoverPriority, or the nearest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locality_lb_setting: Option<LocalitySetting>,
     /// Preference for the own zone.
@@ -153,13 +153,13 @@ pub struct LocalitySetting {
     /// Explicit shares by locality.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub distribute: Vec<Distribute>,
-    /// Where a region's traffic goes when the region fails.
+    /// Where a region's traffic goes when the region fails; needs outlierDetection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failover: Vec<Failover>,
-    /// Labels, most significant first, whose match decides the order.
+    /// Labels, most significant first, with a value or that of the client's pod; those with more in common go first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failover_priority: Vec<String>,
-    /// Overrides the mesh's setting.
+    /// false: no preference by place, by topology hints as little.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
 }
@@ -168,10 +168,10 @@ pub struct LocalitySetting {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Distribute {
-    /// The locality it comes from.
+    /// The locality it comes from: region/zone/subzone, of which the last may be *. The first that fits counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Shares by locality it goes to, 100 in sum.
+    /// Shares by locality it goes to, 100 in sum. Other endpoints get nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub to: BTreeMap<String, u32>,
 }

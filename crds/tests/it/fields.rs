@@ -153,6 +153,12 @@ loadBalancer.warmupDurationSecs
 loadBalancer.warmup.duration
 loadBalancer.warmup.minimumPercent
 loadBalancer.warmup.aggression
+loadBalancer.localityLbSetting.enabled
+loadBalancer.localityLbSetting.distribute[].from
+loadBalancer.localityLbSetting.distribute[].to{}
+loadBalancer.localityLbSetting.failover[].from
+loadBalancer.localityLbSetting.failover[].to
+loadBalancer.localityLbSetting.failoverPriority[]
 loadBalancer.consistentHash.httpHeaderName
 loadBalancer.consistentHash.httpCookie.name
 loadBalancer.consistentHash.httpCookie.path

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::{Gate, Wanted, choose};
+use super::Gate;
+use super::choose::{self, Field};
 use crate::breaker::Mode;
-use crate::config::snapshot::Cluster;
+use crate::config::snapshot::{Cluster, Endpoint};
 use crate::live::millis;
 
 /// Whether an endpoint may be chosen. `Display` says so in words.
@@ -56,9 +57,19 @@ pub fn standings(cluster: &Cluster, now: Instant) -> Vec<Standing> {
 /// The place of the endpoint that a key leads to now.
 pub fn leads_to(cluster: &Arc<Cluster>, hash: u64, rng: &mut impl Rng, now: Instant) -> Option<usize> {
     let gate = Gate::of(cluster, millis(now));
-    let wanted = Wanted {
-        hash: Some(hash),
-        ..Wanted::of(cluster)
-    };
-    choose::one(&wanted, rng, gate.now_ms, |endpoint| gate.is_eligible(endpoint))
+    let fits = |endpoint: &Endpoint| gate.is_eligible(endpoint);
+    match cluster.weights.localities() {
+        None => choose::one(Field::whole(cluster), Some(hash), rng, gate.now_ms, fits),
+        Some(localities) => {
+            let chosen = localities.choose(rng, gate.now_ms, fits);
+            let found = localities.from(cluster, chosen).find_map(|field| {
+                let i = choose::one(field, Some(hash), rng, gate.now_ms, fits)?;
+                field.endpoints.get(i)
+            })?;
+            cluster
+                .endpoints
+                .iter()
+                .position(|endpoint| Arc::ptr_eq(endpoint, found))
+        }
+    }
 }

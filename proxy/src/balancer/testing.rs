@@ -17,6 +17,7 @@ pub(crate) fn endpoint(number: usize, weight: u32) -> Endpoint {
             labels: Default::default(),
             zone: String::new(),
             pod: format!("pod-{number}"),
+            topology: Default::default(),
         },
         live: Arc::new(EndpointLive::new()),
     }

@@ -57,7 +57,7 @@ fn index(cluster: &Cluster, pick: &Pick) -> usize {
 /// Fails endpoint `i` once.
 fn fail(cluster: &Arc<Cluster>, i: usize, outcome: Outcome, now: Instant) -> Settled {
     let gate = Gate::of(cluster, millis(now));
-    gate.enter(cluster, i, now)
+    gate.enter(cluster, &cluster.endpoints[i], now)
         .expect("its breaker is closed")
         .finish(outcome, now)
 }

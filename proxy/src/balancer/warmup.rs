@@ -10,18 +10,20 @@ use std::sync::atomic::Ordering;
 use api::Warmup;
 use rand::{Rng, RngExt};
 
-use crate::config::snapshot::{Cluster, Endpoint};
+use super::choose::Field;
+use crate::config::snapshot::Endpoint;
 
 /// Endpoints asked before all are looked through.
 const TRIES: usize = 8;
 
 /// The settings of a cluster in which something is new; `None`, after one comparison, where nothing is.
 #[inline]
-pub(super) fn under_way(cluster: &Cluster, now_ms: u64) -> Option<Warming<'_>> {
+pub(super) fn under_way(field: Field<'_>, now_ms: u64) -> Option<Warming<'_>> {
+    let cluster = field.cluster;
     let settings = cluster.spec.warmup.as_ref()?;
     let newest = cluster.live.newest.load(Ordering::Relaxed);
     (newest > 0 && now_ms < newest.saturating_add(window(settings))).then_some(Warming {
-        cluster,
+        field,
         settings,
         now_ms,
     })
@@ -30,7 +32,7 @@ pub(super) fn under_way(cluster: &Cluster, now_ms: u64) -> Option<Warming<'_>> {
 /// A cluster in which something is new.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Warming<'a> {
-    cluster: &'a Cluster,
+    field: Field<'a>,
     settings: &'a Warmup,
     now_ms: u64,
 }
@@ -45,7 +47,7 @@ impl Warming<'_> {
     ) -> Option<usize> {
         for _ in 0..TRIES {
             let i = turn(rng);
-            let part = self.part(&self.cluster.endpoints[i]);
+            let part = self.part(&self.field.endpoints[i]);
             if fits(i) && (part >= 1.0 || rng.random::<f64>() < part) {
                 return Some(i);
             }
@@ -56,7 +58,7 @@ impl Warming<'_> {
     /// Each that fits takes the place of the one kept so far with the chance of its weight in the sum so far.
     fn scan(self, rng: &mut impl Rng, fits: impl Fn(usize) -> bool) -> Option<usize> {
         let (mut kept, mut sum) = (None, 0.0);
-        for (i, endpoint) in self.cluster.endpoints.iter().enumerate() {
+        for (i, endpoint) in self.field.endpoints.iter().enumerate() {
             if !fits(i) {
                 continue;
             }
@@ -108,6 +110,7 @@ mod tests {
     use super::*;
     use crate::balancer::testing::{cluster_of, with};
     use crate::balancer::{Outcome, Wanted, pick};
+    use crate::config::snapshot::Cluster;
     use crate::live::millis;
 
     /// Four endpoints, the last of which appeared at `since`.
@@ -174,7 +177,7 @@ mod tests {
             spec.balancer = Balancer::RoundRobin;
             spec.warmup = Some(settings(10.0, 1.0));
         });
-        assert!(under_way(&settled, millis(now)).is_none());
+        assert!(under_way(Field::whole(&settled), millis(now)).is_none());
         assert!((share(&settled, now) - 1.0).abs() < 0.01);
     }
 

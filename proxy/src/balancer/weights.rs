@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rand::{Rng, RngExt};
 
 use super::Table;
+use super::locality::Localities;
 use crate::config::snapshot::{Cluster, Endpoint};
 
 /// Weights of a cluster's endpoints, in their order.
@@ -18,6 +19,8 @@ pub struct Weights {
     stride: u64,
     /// Of a consistent balancer.
     table: Option<Arc<Table>>,
+    /// Where the cluster tells its endpoints apart by where they are; the table is then its groups' affair.
+    localities: Option<Arc<Localities>>,
 }
 
 impl Weights {
@@ -43,12 +46,24 @@ impl Weights {
             sums,
             stride: stride(total),
             table: None,
+            localities: None,
         }
     }
 
     /// Those of the endpoints, with the table that the settings ask for: that of `old`, if it was made of the same.
     #[must_use]
     pub fn prepared(spec: &api::Cluster, endpoints: &[Arc<Endpoint>], old: Option<&Cluster>) -> Self {
+        if let Some(localities) = Localities::of(spec, endpoints) {
+            return Self {
+                localities: Some(Arc::new(localities)),
+                ..Self::of(endpoints)
+            };
+        }
+        Self::ungrouped(spec, endpoints, old)
+    }
+
+    /// As [`Weights::prepared`], wherever the endpoints are.
+    pub(super) fn ungrouped(spec: &api::Cluster, endpoints: &[Arc<Endpoint>], old: Option<&Cluster>) -> Self {
         let api::Balancer::ConsistentHash(settings) = &spec.balancer else {
             return Self::of(endpoints);
         };
@@ -73,6 +88,11 @@ impl Weights {
     /// The table of a consistent balancer.
     pub(super) fn table(&self) -> Option<&Table> {
         self.table.as_deref()
+    }
+
+    /// The endpoints by where they are.
+    pub(super) fn localities(&self) -> Option<&Localities> {
+        self.localities.as_deref()
     }
 
     /// Index of the endpoint of `len` whose turn it is when `cursor` turns have been taken.

@@ -25,6 +25,7 @@ pub fn cluster(address: SocketAddr) -> Arc<Cluster> {
         labels: std::collections::BTreeMap::new(),
         zone: String::new(),
         pod: String::new(),
+        topology: Default::default(),
     };
     Arc::new(Cluster {
         live: Arc::new(ClusterLive::new(Arc::clone(&name))),

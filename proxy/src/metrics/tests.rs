@@ -15,6 +15,7 @@ fn snapshot(clusters: &[&str]) -> Arc<Snapshot> {
             labels: BTreeMap::new(),
             zone: String::new(),
             pod: format!("pod-{n}"),
+            topology: Default::default(),
         };
         let live = Arc::new(EndpointLive::new());
         Arc::new(Endpoint { spec, live })

@@ -3,6 +3,7 @@ use std::time::Duration;
 use api::{Balancer, ClientCertificate, ClientTls, Cluster, TlsMode};
 
 use super::*;
+use crate::state::Dependency;
 use crate::state::testing::*;
 
 fn cluster_for(world: &World, namespace: &str, name: &str) -> Result<Cluster, String> {
@@ -297,4 +298,77 @@ fn a_subset_that_only_some_clients_see_is_absent_for_the_others() {
         reason.contains("namespace `client`") && reason.contains("there is mine"),
         "{reason}"
     );
+}
+
+/// A world in which clients `web` and `far` are in regions of their own, under a rule by where endpoints are.
+fn places(setting: &str, more: &str) -> std::sync::Arc<World> {
+    let in_region = |pod: String, region: &str| {
+        pod.replace(
+            "injected: 'true'",
+            &format!("injected: 'true', topology.kubernetes.io/region: {region}"),
+        )
+    };
+    let spec =
+        format!("  host: reviews\n  trafficPolicy: {{loadBalancer: {{localityLbSetting: {setting}}}{more}}}");
+    world(
+        &[
+            shop(),
+            in_region(pod("web", "web", "v1", "10.1.0.9"), "r1"),
+            in_region(pod("far", "web", "v1", "10.1.0.10"), "r2"),
+            destination_rule("reviews", &spec),
+        ]
+        .concat(),
+    )
+}
+
+#[test]
+fn a_rule_by_place_is_made_for_where_the_proxy_is() {
+    let locality = |world: &World, pod: &str| {
+        let compiled = compiled(world, &world.proxy("shop", pod, "web"), Kind::Cluster, NAME);
+        let own = Dependency::pod(&crate::state::ObjectName::new("shop", pod));
+        assert!(compiled.depends.contains(&own) && compiled.aspects.labels && compiled.aspects.zone);
+        assert!(!compiled.aspects.pod, "proxies of one place and kind share it");
+        match compiled.resource.body {
+            Body::Cluster(cluster) => cluster.locality,
+            other => panic!("{other:?}"),
+        }
+    };
+    let ejects = ", outlierDetection: {}";
+    let region =
+        |name: &str| api::Place::from([("topology.kubernetes.io/region".to_owned(), name.to_owned())]);
+    let both = places("{failover: [{from: r1, to: r3}]}", ejects);
+    assert_eq!(
+        locality(&both, "web"),
+        Some(api::Locality::Levels(vec![region("r1"), region("r3")]))
+    );
+    assert_eq!(
+        locality(&both, "far"),
+        Some(api::Locality::Levels(vec![region("r2")]))
+    );
+    assert_eq!(
+        locality(&places("{failover: [{from: r1, to: r3}]}", ""), "web"),
+        None
+    );
+    let shares = places("{distribute: [{from: r1, to: {r2: 100}}]}", "");
+    assert!(matches!(locality(&shares, "web"), Some(api::Locality::Shares(_))));
+    assert_eq!(locality(&shares, "far"), None);
+}
+
+#[test]
+fn a_node_is_asked_for_where_labels_name_it() {
+    let world = places(
+        "{failoverPriority: [kubernetes.io/hostname]}",
+        ", outlierDetection: {}",
+    );
+    let (world, _) = with(
+        &world,
+        &pod("web", "web", "v1", "10.1.0.9").replace("containers: []", "containers: [], nodeName: n1"),
+    );
+    let compiled = compiled(&world, &web(&world), Kind::Cluster, NAME);
+    assert!(compiled.aspects.pod);
+    let Body::Cluster(cluster) = compiled.resource.body else {
+        panic!("no cluster")
+    };
+    let node = api::Place::from([("kubernetes.io/hostname".to_owned(), "n1".to_owned())]);
+    assert_eq!(cluster.locality, Some(api::Locality::Levels(vec![node])));
 }

@@ -154,6 +154,58 @@ fn a_zone_does_not_empty_a_subset() {
 }
 
 #[test]
+fn a_rule_by_place_takes_the_place_of_hints_and_says_where_endpoints_are() {
+    let entries = [("1", "z1", &["z1"][..]), ("2", "z2", &["z2"])];
+    let rule = |setting: &str| {
+        let spec = format!(
+            "  host: reviews\n  trafficPolicy: {{loadBalancer: {{localityLbSetting: {setting}}}, outlierDetection: {{}}}}"
+        );
+        destination_rule("reviews", &spec)
+    };
+    for setting in ["{enabled: true}", "{enabled: false}"] {
+        let seen = near("", &entries, &rule(setting));
+        assert!(
+            seen.iter().all(|seen| *seen == ["10.1.0.1", "10.1.0.2"]),
+            "{setting}: {seen:?}"
+        );
+    }
+    let topology = |more: &str| {
+        let (world, _) = with(&world(&shop()), more);
+        endpoints(&world)
+            .into_iter()
+            .map(|e| e.topology)
+            .collect::<Vec<_>>()
+    };
+    assert!(
+        topology("").iter().all(|topology| topology.is_empty()),
+        "nobody asks"
+    );
+    let region = pod("reviews-1", "reviews", "v1", "10.1.0.1").replace(
+        "injected: 'true'",
+        "injected: 'true', topology.kubernetes.io/region: r1",
+    );
+    let map = |of: &[(&str, &str)]| {
+        of.iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    };
+    let seen = topology(&(region + &rule("{enabled: true}")));
+    let zone = ("topology.kubernetes.io/zone", "z1");
+    assert_eq!(
+        seen,
+        [
+            map(&[("topology.kubernetes.io/region", "r1"), zone]),
+            map(&[zone])
+        ] as [std::collections::BTreeMap<_, _>; 2]
+    );
+    let seen = topology(&rule("{failoverPriority: [version]}"));
+    assert_eq!(
+        seen,
+        [map(&[("version", "v1")]), map(&[("version", "v2")])] as [std::collections::BTreeMap<_, _>; 2]
+    );
+}
+
+#[test]
 fn endpoints_by_zone_follow_the_pod_of_the_proxy() {
     let close = "[{addresses: [10.1.0.1], zone: z1}, {addresses: [10.1.0.2], zone: z2}]";
     let (world, _) = with(&world(&shop()), &reviews(close));

@@ -149,6 +149,7 @@ fn the_universe_reaches_what_matters() {
                 ),
                 ("strict", text.contains("Strict")),
                 ("weight", text.contains("weight: 5")),
+                ("levels", text.contains("Levels(")),
                 ("zone", text.contains("zone: \"z9\"")),
             ] {
                 *seen.entry(what).or_default() += usize::from(hit);

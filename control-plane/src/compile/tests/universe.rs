@@ -160,7 +160,9 @@ fn destination_rules(namespace: &str, name: &str, host: &str) -> Vec<String> {
         "exportTo: [.]\n  subsets: [{name: v1, labels: {version: v2}}]",
         "exportTo: [other]\n  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}",
         "workloadSelector: {matchLabels: {app: q}}\n  subsets: [{name: v1}]",
-        "trafficPolicy: {tunnel: {targetHost: a, targetPort: 1}}",
+        "trafficPolicy: {loadBalancer: {localityLbSetting: {failoverPriority: [app, kubernetes.io/hostname]}}, outlierDetection: {}}",
+        "trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: true}}}",
+        "trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}",
     ];
     let version = |spec| {
         object(

@@ -2,10 +2,12 @@
 //! what it leaves out is at its default.
 
 mod balancer;
+mod locality;
 mod tls;
 mod wire;
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{
@@ -20,6 +22,8 @@ use crds::destination_rule::connection_pool::{
 use balancer::{Balancing, balancing};
 use tls::tls_mode;
 use wire::version;
+
+pub(crate) use locality::Rule;
 
 use crate::state::rules::{refuse, whole_ms};
 
@@ -134,7 +138,12 @@ impl Blocks {
         self.proxy_protocol.is_some()
     }
 
-    /// Writes the blocks into a cluster.
+    /// The rule by where endpoints are.
+    pub(super) fn locality(&self) -> Option<&Arc<Rule>> {
+        self.balancer.as_ref()?.locality.as_ref()
+    }
+
+    /// Writes the blocks into a cluster, but for the rule by where endpoints are, see [`Blocks::locality`].
     pub(super) fn apply(&self, cluster: &mut Cluster) {
         let Self {
             balancer,
@@ -163,7 +172,12 @@ impl Blocks {
             cluster.upgrade_to_http2 = *upgrade_to_http2;
             cluster.upgrade_outside_mesh = *upgrade_outside_mesh;
         }
-        if let Some(Balancing { balancer, warmup }) = balancer {
+        if let Some(Balancing {
+            balancer,
+            warmup,
+            locality: _,
+        }) = balancer
+        {
             cluster.balancer = balancer.clone();
             cluster.warmup = *warmup;
         }

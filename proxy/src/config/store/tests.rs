@@ -68,6 +68,7 @@ pub(super) fn endpoint(address: &str, version: &str) -> api::Endpoint {
         labels: BTreeMap::from([("version".to_owned(), version.to_owned())]),
         zone: String::new(),
         pod: format!("pod-{address}"),
+        topology: Default::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod balance;
 mod breaker;
 mod limits;
+mod locality;
 mod retry;
 mod sticky;
 mod warmup;
@@ -18,6 +19,7 @@ pub(super) fn trials() -> Vec<Trial> {
     trials.extend(balance::trials());
     trials.extend(sticky::trials());
     trials.extend(warmup::trials());
+    trials.extend(locality::trials());
     trials
 }
 

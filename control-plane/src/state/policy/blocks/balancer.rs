@@ -1,11 +1,13 @@
 //! `loadBalancer`, in the contract's types.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use api::{Balancer, ConsistentHash, HashCookie, HashKey, HashTable, Invalid, Warmup, limits};
 use crds::destination_rule::load_balancer::{self as crd, SimpleBalancer};
 use http::HeaderName;
 
+use super::locality::Rule;
 use crate::state::rules::{refuse, whole_ms};
 
 /// The balancer, and the warm-up beside it.
@@ -13,6 +15,8 @@ use crate::state::rules::{refuse, whole_ms};
 pub(super) struct Balancing {
     pub(super) balancer: Balancer,
     pub(super) warmup: Option<Warmup>,
+    /// It depends on the client what this comes to.
+    pub(super) locality: Option<Arc<Rule>>,
 }
 
 pub(super) fn balancing(block: &crd::LoadBalancer) -> Result<Balancing, Invalid> {
@@ -24,7 +28,6 @@ pub(super) fn balancing(block: &crd::LoadBalancer) -> Result<Balancing, Invalid>
         warmup_duration_secs,
         warmup,
     } = block;
-    refuse(&[("localityLbSetting", locality_lb_setting.is_some())])?;
     refuse(&[("zoneAwareLbSetting", zone_aware_lb_setting.is_some())])?;
     let balancer = match (simple, consistent_hash) {
         (Some(_), Some(_)) => Err(Invalid::new(
@@ -45,7 +48,15 @@ pub(super) fn balancing(block: &crd::LoadBalancer) -> Result<Balancing, Invalid>
         })),
         (None, None) => None,
     };
-    Ok(Balancing { balancer, warmup })
+    let locality = locality_lb_setting.as_ref().map(Rule::new);
+    Ok(Balancing {
+        balancer,
+        warmup,
+        locality: locality
+            .transpose()
+            .map_err(|e| e.under("localityLbSetting"))?
+            .map(Arc::new),
+    })
 }
 
 fn warmup(block: &crd::Warmup) -> Warmup {
