@@ -43,6 +43,10 @@ pub(super) fn trials() -> Vec<Trial> {
             "a status is tried again when the rule says so, and the server is told",
             by_status,
         ),
+        group.trial(
+            "an answer with a header that the request names is tried again",
+            by_header,
+        ),
         group.trial("a body is sent whole again with a second try", body_again),
         group.trial("field_lesson: a retry storm is bounded by the budget", storm),
         group.trial("a per-try timeout moves a request to another endpoint", per_try),
@@ -57,6 +61,7 @@ fn lab() -> Builder {
         .service(ServiceSpec::http("orders").version("v1", 2))
         .service(ServiceSpec::http("single").version("v1", 1))
         .service(ServiceSpec::http("pair").version("v1", 2))
+        .service(ServiceSpec::http("named").version("v1", 1))
         .service(own)
         .client("web")
 }
@@ -199,6 +204,25 @@ async fn keep_alive(lab: &Lab) -> anyhow::Result<()> {
 
 const ON_503: &str =
     "- retries: {attempts: 2, retryOn: \"503\", backoff: 5ms}\n  route: [{destination: {host: single}}]";
+
+const BY_HEADER: &str = "- retries: {attempts: 2, retryOn: retriable-headers, backoff: 5ms}\n  \
+                         route: [{destination: {host: named}}]";
+
+async fn by_header(lab: &Lab) -> anyhow::Result<()> {
+    route(lab, &["web"], "named", BY_HEADER).await?;
+    // Every answer of the application has this header.
+    for (names, tries) in [("x-busy, x-app-version", 3), ("x-busy", 1)] {
+        let before = requests(lab, "named-v1-0").await?;
+        let call = Call::get("http://named:8080/").header("x-envoy-retriable-header-names", names);
+        let reply = lab.pod("web").send(call).await?;
+        ensure!(reply.status == 200, "{} {}", reply.status, reply.text());
+        let tried = requests(lab, "named-v1-0").await? - before;
+        ensure!(tried == tries, "{names}: {tried} tries");
+        let seen = reply.json::<Answer>()?.request.headers;
+        ensure!(!seen.contains_key("x-envoy-retriable-header-names"), "{seen:?}");
+    }
+    Ok(())
+}
 
 async fn by_status(lab: &Lab) -> anyhow::Result<()> {
     route(lab, &["web"], "single", ON_503).await?;
