@@ -9,6 +9,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::invalid::{Invalid, Under, optional_ms, to_ms};
@@ -20,7 +21,7 @@ pub use bounds::{Http2Keepalive, Keepalive, Limits, RetryBudget, Timeouts};
 pub use health::{Breaker, Outlier, Statuses};
 pub use locality::{Locality, Place};
 pub use tls::{ClientCertificate, ClientTls, TlsMode};
-pub use wire::ProxyProtocol;
+pub use wire::{ProxyProtocol, Tunnel, TunnelMethod};
 
 /// How traffic is sent to a set of endpoints. Resource name: `host:port` or `host:port|subset`.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +56,8 @@ pub struct Cluster {
     pub timeouts: Timeouts,
     /// TCP keepalive on upstream connections; `None` leaves the system's setting.
     pub keepalive: Option<Keepalive>,
+    /// Connections without visible requests go to a server beyond the endpoints.
+    pub tunnel: Option<Arc<Tunnel>>,
     /// Tell endpoints who calls, by a PROXY header before everything else.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// PINGs on HTTP/2 connections; `None` for what the proxy does by itself, while requests are under way.
@@ -83,6 +86,7 @@ impl Cluster {
             retry_budget: RetryBudget::default(),
             timeouts: Timeouts::default(),
             keepalive: None,
+            tunnel: None,
             proxy_protocol: None,
             http2_keepalive: None,
             sources: Vec::new(),
@@ -114,6 +118,7 @@ impl TryFrom<proto::Cluster> for Cluster {
             consistent_hash,
             warmup,
             client_tls,
+            tunnel,
             proxy_protocol,
             http2_keepalive,
             locality,
@@ -150,6 +155,7 @@ impl TryFrom<proto::Cluster> for Cluster {
                 .unwrap_or_default(),
             timeouts: timeouts.map(Timeouts::from).unwrap_or_default(),
             keepalive: keepalive.map(Keepalive::from),
+            tunnel: wire::tunnel(tunnel)?,
             proxy_protocol: wire::proxy_protocol(proxy_protocol)?,
             http2_keepalive: http2_keepalive
                 .map(Http2Keepalive::try_from)
@@ -180,6 +186,7 @@ impl From<Cluster> for proto::Cluster {
             retry_budget,
             timeouts,
             keepalive,
+            tunnel,
             proxy_protocol,
             http2_keepalive,
             sources,
@@ -204,6 +211,7 @@ impl From<Cluster> for proto::Cluster {
             consistent_hash,
             warmup: warmup.map(Into::into),
             client_tls,
+            tunnel: tunnel.map(wire::to_tunnel),
             proxy_protocol: wire::to_proxy_protocol(proxy_protocol).into(),
             http2_keepalive: http2_keepalive.map(Into::into),
             locality: locality.map(Into::into),

@@ -31,7 +31,7 @@ pub mod names;
 pub use cluster::{
     Balancer, Breaker, ClientCertificate, ClientTls, Cluster, ConsistentHash, HashCookie, HashKey, HashTable,
     Http2Keepalive, Keepalive, Limits, Locality, Outlier, Place, ProxyProtocol, RetryBudget, Statuses,
-    Timeouts, TlsMode, Warmup,
+    Timeouts, TlsMode, Tunnel, TunnelMethod, Warmup,
 };
 pub use destination::{Destination, Workload};
 pub use endpoints::{Endpoint, Endpoints};

@@ -109,7 +109,7 @@ pub struct TrafficPolicy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     pub port_level_settings: Vec<PortTrafficPolicy>,
-    /// A tunnel to the destination.
+    /// A tunnel through the destination, an HTTP proxy, for connections that `tls` and `tcp` routes take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<Tunnel>,
     /// The PROXY protocol towards the destination, which must be outside the mesh.
@@ -143,7 +143,7 @@ pub struct PortTrafficPolicy {
     pub tls: Option<ClientTls>,
 }
 
-/// A tunnel to the destination.
+/// A tunnel through the destination, an HTTP proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tunnel {

@@ -49,7 +49,7 @@ enum Stream {
     Tls(Box<TlsStream>),
     /// What an HTTP connection became after an upgrade, if it is not a stream of ours: a stream of HTTP/2.
     Upgraded(Box<TokioIo<Upgraded>>),
-    /// Two ends in one process, for tests and for the admin side.
+    /// Two ends in one process: for tests, the admin side, and tunnels whose bytes are bodies.
     Memory(DuplexStream),
 }
 

@@ -9,6 +9,7 @@ pub mod pool;
 pub mod queue;
 pub mod response;
 pub mod send;
+pub mod through;
 pub mod way;
 
 use std::rc::Rc;

@@ -523,6 +523,9 @@ pub struct Cluster {
     /// With TLS_MODE_SIMPLE and TLS_MODE_OWN_CERTIFICATE, and only then.
     #[prost(message, optional, tag = "24")]
     pub client_tls: ::core::option::Option<ClientTls>,
+    /// Connections without visible requests go to a server beyond the endpoints.
+    #[prost(message, optional, tag = "25")]
+    pub tunnel: ::core::option::Option<Tunnel>,
     /// Tell endpoints who calls, by a PROXY header before everything else.
     #[prost(enumeration = "ProxyProtocol", tag = "26")]
     pub proxy_protocol: i32,
@@ -669,6 +672,17 @@ pub struct ClientTls {
     /// A file with lists of revoked certificates; empty for none.
     #[prost(string, tag = "7")]
     pub ca_crl: ::prost::alloc::string::String,
+}
+/// A tunnel through an endpoint, which is an HTTP proxy.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tunnel {
+    #[prost(enumeration = "TunnelMethod", tag = "1")]
+    pub method: i32,
+    /// Name or address of the server at the far end.
+    #[prost(string, tag = "2")]
+    pub target_host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub target_port: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Breaker {
@@ -837,6 +851,35 @@ impl TlsMode {
             "TLS_MODE_MUTUAL" => Some(Self::Mutual),
             "TLS_MODE_SIMPLE" => Some(Self::Simple),
             "TLS_MODE_OWN_CERTIFICATE" => Some(Self::OwnCertificate),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TunnelMethod {
+    Unspecified = 0,
+    Connect = 1,
+    Post = 2,
+}
+impl TunnelMethod {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TUNNEL_METHOD_UNSPECIFIED",
+            Self::Connect => "TUNNEL_METHOD_CONNECT",
+            Self::Post => "TUNNEL_METHOD_POST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TUNNEL_METHOD_UNSPECIFIED" => Some(Self::Unspecified),
+            "TUNNEL_METHOD_CONNECT" => Some(Self::Connect),
+            "TUNNEL_METHOD_POST" => Some(Self::Post),
             _ => None,
         }
     }

@@ -10,7 +10,7 @@ use api::{
     Balancer, Body, Breaker, ClientCertificate, ClientTls, Cluster, ConsistentHash, Destination, Endpoint,
     Endpoints, HashCookie, HashKey, HashTable, Http2Keepalive, Inbound, InboundPort, Keepalive, Kind, Limits,
     Locality, ObjectRef, Outlier, Protocol, ProxyProtocol, Resource, ResourceName, RetryBudget, SpiffeId,
-    Statuses, Timeouts, TlsMode, TlsPolicy, TrustBundle, Warmup, Workload, limits,
+    Statuses, Timeouts, TlsMode, TlsPolicy, TrustBundle, Tunnel, TunnelMethod, Warmup, Workload, limits,
 };
 use http::HeaderName;
 use proptest::collection::{btree_map, hash_map, vec};
@@ -182,6 +182,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     let version = select(vec![None, Some(ProxyProtocol::V1), Some(ProxyProtocol::V2)]);
     let outside = prop_oneof![Just(TlsMode::Disable), client_tls()];
     let tls = prop_oneof![(mesh, Just(None)), (outside, version)];
+    let tls = (tls, option::of(tunnel()));
     let how = (
         reference(),
         labels(),
@@ -206,7 +207,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 subset,
                 (balancer, warmup),
                 connect_timeout,
-                (tls, proxy_protocol),
+                ((tls, proxy_protocol), tunnel),
                 (upgrade_to_http2, upgrade_outside_mesh),
             ),
             (breaker, limits, outlier, retry_budget, timeouts),
@@ -229,11 +230,18 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             retry_budget,
             timeouts,
             keepalive,
+            tunnel,
             proxy_protocol,
             http2_keepalive,
             sources,
         },
     )
+}
+
+fn tunnel() -> impl Strategy<Value = Arc<Tunnel>> {
+    let method = select(vec![TunnelMethod::Connect, TunnelMethod::Post]);
+    (method, "[a-z0-9.:-]{1,12}", 1..u16::MAX)
+        .prop_map(|(method, host, port)| Arc::new(Tunnel { method, host, port }))
 }
 
 fn client_tls() -> impl Strategy<Value = TlsMode> {

@@ -13,7 +13,6 @@ use crds::DestinationRuleSpec;
 use crds::destination_rule as crd;
 
 use super::host::{Export, Host};
-use super::rules::refuse;
 
 pub(crate) use blocks::{Blocks, Rule};
 
@@ -141,8 +140,6 @@ fn levels(policy: &crd::TrafficPolicy, field: &str, problems: &mut Vec<Invalid>)
         proxy_protocol,
         retry_budget,
     } = policy;
-    let given = [("tunnel", tunnel.is_some())];
-    problems.extend(refuse(&given).err().map(|e| e.under(field)));
     let mut read = |field: &str, given: blocks::Given<'_>| match Blocks::new(given) {
         Ok(blocks) => blocks,
         Err(error) => {
@@ -160,6 +157,7 @@ fn levels(policy: &crd::TrafficPolicy, field: &str, problems: &mut Vec<Invalid>)
             tls: tls.as_ref(),
             retry_budget: retry_budget.as_ref(),
             proxy_protocol: *proxy_protocol,
+            tunnel: tunnel.as_ref(),
         },
     );
     let mut ports = BTreeMap::new();
@@ -183,6 +181,7 @@ fn levels(policy: &crd::TrafficPolicy, field: &str, problems: &mut Vec<Invalid>)
                 tls: tls.as_ref(),
                 retry_budget: None,
                 proxy_protocol: None,
+                tunnel: None,
             },
         );
         // The check refuses numbers beyond 65535 and doubles; the first of two would win.
@@ -356,14 +355,13 @@ mod tests {
     fn what_the_contract_cannot_carry_is_named() {
         let spec = "
             host: reviews
-            trafficPolicy: {tls: {mode: SIMPLE, credentialName: c}, tunnel: {targetHost: a, targetPort: 1}}
+            trafficPolicy: {tls: {mode: SIMPLE, credentialName: c}}
             subsets:
             - {name: v1, trafficPolicy: {loadBalancer: {zoneAwareLbSetting: {enabled: true}}}}
             ";
         let problems = Policy::new(&serde_saphyr::from_str(spec).unwrap(), "shop").unwrap_err();
         let fields: Vec<_> = problems.iter().map(|p| p.field.as_str()).collect();
         let expected = [
-            "spec.trafficPolicy.tunnel",
             "spec.trafficPolicy.tls.credentialName",
             "spec.subsets[0].trafficPolicy.loadBalancer.zoneAwareLbSetting",
         ];

@@ -93,7 +93,9 @@ fn policy(report: &mut Report, at: At<'_>, policy: &TrafficPolicy, ejects: bool)
         tls,
     };
     blocks.check(report, at, ejects);
-    report.unsupported_if(tunnel.is_some(), at.field("tunnel"), "remove it");
+    if let Some(tunnel) = tunnel {
+        wire::tunnel(report, at.field("tunnel"), tunnel);
+    }
     if proxy_protocol.is_some() {
         wire::proxy_protocol(report, at, policy);
     }

@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::{Report, shape::dns_problem};
+use super::{
+    Report,
+    shape::{dns_problem, port},
+};
 use crate::{
-    destination_rule::{ClientTls, TrafficPolicy, tls::TlsMode},
+    destination_rule::{ClientTls, TrafficPolicy, Tunnel, tls::TlsMode},
     path::At,
 };
 
@@ -75,6 +78,28 @@ pub(super) fn tls(report: &mut Report, at: At<'_>, tls: &ClientTls) {
         let message = "trusts whoever answers; name the server's roots in caCertificates instead";
         report.warning(at.field("insecureSkipVerify"), message);
     }
+}
+
+pub(super) fn tunnel(report: &mut Report, at: At<'_>, tunnel: &Tunnel) {
+    let Tunnel {
+        protocol,
+        target_host,
+        target_port,
+    } = tunnel;
+    if let Some(protocol) = protocol
+        && !["CONNECT", "POST"].contains(&protocol.as_str())
+    {
+        report.error(
+            at.field("protocol"),
+            "is no way to ask for a tunnel; use CONNECT or POST",
+        );
+    }
+    if target_host.parse::<IpAddr>().is_err()
+        && let Some(problem) = dns_problem(target_host)
+    {
+        report.error(at.field("targetHost"), problem);
+    }
+    port(report, at.field("targetPort"), *target_port);
 }
 
 /// A PROXY header is for servers outside the mesh, so it must be said of every port that endpoints are such.

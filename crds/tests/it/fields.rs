@@ -134,6 +134,9 @@ spec.subsets[].labels{}
 /// Below `trafficPolicy`, of the object and of its subsets.
 const POLICY: &str = "
 portLevelSettings[].port.number
+tunnel.protocol
+tunnel.targetHost
+tunnel.targetPort
 proxyProtocol.version=V1
 proxyProtocol.version=V2
 retryBudget.percent

@@ -58,7 +58,7 @@ pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -
         worker.picked(&cluster, &pick);
         let permit = limits::acquire(&cluster, Bound::Connections)?;
         let connected = match over(connection, &cluster, &endpoint) {
-            Ok(over) => worker.upstream.connect(&cluster, &endpoint, over).await,
+            Ok(over) => worker.upstream.connect_through(&cluster, &endpoint, over).await,
             Err(error) => Err(error),
         };
         match connected {
@@ -98,7 +98,13 @@ fn over(connection: &Connection, cluster: &Cluster, endpoint: &Endpoint) -> Resu
     let announcement = tries::announcement(cluster, connection.peer, connection.dialled);
     if tls.is_some() || announcement.is_some() {
         let way = Rc::new(Way { announcement, tls });
-        return Ok(Over::Outside(way, Offer::Bytes));
+        // A tunnel is asked for in HTTP/1.1.
+        let offer = cluster
+            .spec
+            .tunnel
+            .as_ref()
+            .map_or(Offer::Bytes, |_| Offer::Http1);
+        return Ok(Over::Outside(way, offer));
     }
     let mesh = tries::is_mesh(worker, cluster, endpoint)?;
     Ok(if mesh {

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::way::{Secured, Way};
-use super::{Upstream, Wire};
+use super::{Upstream, Wire, through};
 use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
 use crate::io::Io;
@@ -65,6 +65,27 @@ impl Upstream {
         tokio::time::timeout(cluster.spec.connect_timeout, connecting)
             .await
             .unwrap_or(Err(Error::ConnectTimeout { endpoint: address }))
+    }
+
+    /// The same for a connection without visible requests, which a cluster may want to lead on through a tunnel.
+    ///
+    /// # Errors
+    /// As [`Upstream::connect`], and when there is no tunnel within as long again.
+    pub async fn connect_through(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        over: Over,
+    ) -> Result<Io, Error> {
+        let io = self.connect(cluster, endpoint, over).await?;
+        let Some(tunnel) = &cluster.spec.tunnel else {
+            return Ok(io);
+        };
+        let endpoint = endpoint.spec.address;
+        let opening = Box::pin(through::open(io, tunnel, endpoint));
+        tokio::time::timeout(cluster.spec.connect_timeout, opening)
+            .await
+            .unwrap_or(Err(Error::ConnectTimeout { endpoint }))
     }
 
     async fn secure(

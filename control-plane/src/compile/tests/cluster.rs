@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use api::{Balancer, ClientCertificate, ClientTls, Cluster, TlsMode};
+use api::{Balancer, ClientCertificate, ClientTls, Cluster, ProxyProtocol, TlsMode, Tunnel, TunnelMethod};
 
 use super::*;
 use crate::state::Dependency;
@@ -254,6 +254,41 @@ fn tls_to_servers_outside_the_mesh_reaches_the_cluster_field_by_field() {
             insecure_skip_verify: false,
         })
     );
+}
+
+#[test]
+fn tunnels_and_announcements_reach_the_cluster() {
+    let made = |policy: &str| {
+        let rule = destination_rule("d", &format!("  host: reviews\n  trafficPolicy: {policy}"));
+        cluster_for(&world(&(shop() + &rule)), "shop", NAME).unwrap()
+    };
+    for (protocol, method) in [
+        ("", TunnelMethod::Connect),
+        ("protocol: CONNECT, ", TunnelMethod::Connect),
+        ("protocol: POST, ", TunnelMethod::Post),
+    ] {
+        // A port's entry has no tunnel of its own to replace it.
+        let cluster = made(&format!(
+            "{{tunnel: {{{protocol}targetHost: far.example, targetPort: 443}}, portLevelSettings: [{{port: {{number: 9080}}}}]}}"
+        ));
+        let host = "far.example".to_owned();
+        assert_eq!(
+            cluster.tunnel.as_deref(),
+            Some(&Tunnel {
+                method,
+                host,
+                port: 443
+            })
+        );
+    }
+    for (version, expected) in [
+        ("{}", ProxyProtocol::V1),
+        ("{version: V1}", ProxyProtocol::V1),
+        ("{version: V2}", ProxyProtocol::V2),
+    ] {
+        let cluster = made(&format!("{{proxyProtocol: {version}, tls: {{mode: DISABLE}}}}"));
+        assert_eq!(cluster.proxy_protocol, Some(expected));
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use api::{
     Breaker, Cluster, Http2Keepalive, Invalid, Keepalive, Limits, Outlier, ProxyProtocol, RetryBudget,
-    Statuses, Timeouts, TlsMode, limits, proto,
+    Statuses, Timeouts, TlsMode, Tunnel, limits, proto,
 };
 use crds::destination_rule as crd;
 use crds::destination_rule::connection_pool::{
@@ -21,7 +21,7 @@ use crds::destination_rule::connection_pool::{
 
 use balancer::{Balancing, balancing};
 use tls::tls_mode;
-use wire::version;
+use wire::{through, version};
 
 pub(crate) use locality::Rule;
 
@@ -37,6 +37,7 @@ pub(crate) struct Blocks {
     tls: Option<TlsMode>,
     retry_budget: Option<RetryBudget>,
     proxy_protocol: Option<ProxyProtocol>,
+    tunnel: Option<Arc<Tunnel>>,
 }
 
 /// `connectionPool`.
@@ -60,6 +61,7 @@ pub(super) struct Given<'a> {
     pub(super) tls: Option<&'a crd::ClientTls>,
     pub(super) retry_budget: Option<&'a crd::RetryBudget>,
     pub(super) proxy_protocol: Option<crd::ProxyProtocol>,
+    pub(super) tunnel: Option<&'a crd::Tunnel>,
 }
 
 impl Blocks {
@@ -72,6 +74,7 @@ impl Blocks {
             tls,
             retry_budget,
             proxy_protocol,
+            tunnel,
         } = given;
         let under = |field: &'static str| move |e: Invalid| e.under(field);
         let blocks = Self {
@@ -97,6 +100,7 @@ impl Blocks {
                 .transpose()
                 .map_err(under("retryBudget"))?,
             proxy_protocol: proxy_protocol.map(version),
+            tunnel: tunnel.map(through).transpose().map_err(under("tunnel"))?,
         };
         // Through the proxy's own conversion, for the bounds it holds.
         let mut cluster = Cluster::of("checked");
@@ -116,6 +120,7 @@ impl Blocks {
             tls,
             retry_budget,
             proxy_protocol,
+            tunnel,
         } = over.clone();
         self.balancer = balancer.or(self.balancer.take());
         self.pool = pool.or(self.pool.take());
@@ -124,13 +129,15 @@ impl Blocks {
         self.tls = tls.or(self.tls.take());
         self.retry_budget = retry_budget.or(self.retry_budget);
         self.proxy_protocol = proxy_protocol.or(self.proxy_protocol);
+        self.tunnel = tunnel.or(self.tunnel.take());
     }
 
     /// Every block that a port's entry can have is as `entry` has it, or at its default.
     pub(super) fn replace_wholesale(&mut self, entry: &Self) {
-        let (retry_budget, proxy_protocol) = (self.retry_budget, self.proxy_protocol);
-        *self = entry.clone();
-        (self.retry_budget, self.proxy_protocol) = (retry_budget, proxy_protocol);
+        let before = std::mem::replace(self, entry.clone());
+        self.retry_budget = before.retry_budget;
+        self.proxy_protocol = before.proxy_protocol;
+        self.tunnel = before.tunnel;
     }
 
     /// Whether endpoints are told who calls.
@@ -153,6 +160,7 @@ impl Blocks {
             tls,
             retry_budget,
             proxy_protocol,
+            tunnel,
         } = self;
         if let Some(Pool {
             connect_timeout,
@@ -188,6 +196,9 @@ impl Blocks {
         }
         cluster.retry_budget = retry_budget.unwrap_or(cluster.retry_budget);
         cluster.proxy_protocol = proxy_protocol.or(cluster.proxy_protocol);
+        if let Some(tunnel) = tunnel {
+            cluster.tunnel = Some(Arc::clone(tunnel));
+        }
     }
 }
 

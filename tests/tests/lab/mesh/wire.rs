@@ -1,6 +1,7 @@
 //! Bad input on the wire, from outsiders and from the pod's own application. Each gets a clear answer or a clear close,
 //! and the process lives.
 
+mod beyond;
 mod floods;
 mod frames;
 mod heads;
@@ -33,6 +34,7 @@ pub(super) fn trials() -> Vec<Trial> {
     trials.extend(operator::trials(&group));
     trials.extend(peers::trials());
     trials.extend(tls_origination::trials());
+    trials.extend(beyond::trials());
     trials
 }
 
