@@ -263,7 +263,7 @@ impl Item<'_> {
             let first = converter.claimed.entry(full).or_insert_with(|| own.clone());
             if *first != own {
                 let message = format!(
-                    "{first} has the same host; the older of the two decides alone, and the other one's status says so: join them"
+                    "{first} has the same host; the rules of the older of the two go first, and those of the other follow them"
                 );
                 self.push(format!("spec.hosts[{n}]"), None, Becomes::Different, message);
             }

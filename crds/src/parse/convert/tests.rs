@@ -108,9 +108,9 @@ fn what_is_refused_or_means_something_else_is_named_with_its_field() {
     let kept = "retries: {attempts: 0}";
     for (text, becomes, field, says) in [
         (
-            service("a", "{delegate: {name: b}}"),
+            service("a", &format!("{{match: [{{statPrefix: x}}], {to}}}")),
             Becomes::Refused,
-            "spec.http[0].delegate",
+            "spec.http[0].match[0].statPrefix",
             "not supported",
         ),
         (
@@ -248,11 +248,16 @@ fn a_text_that_is_not_yaml_is_not_converted_at_all() {
 
 #[test]
 fn a_note_says_where_who_what_and_why() {
-    let text = format!("{REVIEWS}---\n{}", service("a", "{delegate: {name: b}}"));
+    let text = format!(
+        "{REVIEWS}---\n{}",
+        service("a", "{match: [{statPrefix: b}], redirect: {uri: /}}").replace("[reviews]", "[ratings]")
+    );
     let note = &convert(&text).notes[0];
     let shown = note.to_string();
     assert!(
-        shown.starts_with("line 11: VirtualService shop/a: spec.http[0].delegate: refused: not supported"),
+        shown.starts_with(
+            "line 11: VirtualService shop/a: spec.http[0].match[0].statPrefix: refused: not supported"
+        ),
         "{shown}"
     );
 }
