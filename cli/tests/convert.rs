@@ -30,7 +30,7 @@ fn the_exit_code_says_whether_anything_differs() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a.yaml");
     let differs = SAME.replace("subsets", "trafficPolicy: {outlierDetection: {}}, subsets");
-    let refused = SAME.replace("subsets", "exportTo: [.], subsets");
+    let refused = SAME.replace("subsets", "exportTo: ['*', a], subsets");
     let absent = SAME.replace("DestinationRule", "ServiceEntry");
     for (text, code, says) in [
         (SAME, 0, ""),
@@ -42,7 +42,7 @@ fn the_exit_code_says_whether_anything_differs() {
         (
             refused.as_str(),
             1,
-            "DestinationRule shop/reviews: spec.exportTo: refused: ",
+            "DestinationRule shop/reviews: spec.exportTo[0]: refused: ",
         ),
         (absent.as_str(), 3, "ServiceEntry shop/reviews: not here: "),
     ] {

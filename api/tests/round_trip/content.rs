@@ -32,8 +32,8 @@ fn body() -> impl Strategy<Value = Body> {
     prop_oneof![
         text().prop_map(Body::Absent),
         destination().prop_map(Body::Destination),
-        route().prop_map(|r| Body::Route(Box::new(r))),
-        cluster().prop_map(|c| Body::Cluster(Box::new(c))),
+        route().prop_map(|r| Body::Route(Box::new(r))).boxed(),
+        cluster().prop_map(|c| Body::Cluster(Box::new(c))).boxed(),
         endpoints().prop_map(Body::Endpoints),
         inbound().prop_map(Body::Inbound),
         trust_bundle().prop_map(Body::TrustBundle),
@@ -177,12 +177,13 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     let plain = select(vec![Random, PeakEwma]).prop_map(|balancer| (balancer, None));
     let warming = (select(vec![RoundRobin, LeastRequest]), option::of(warmup));
     let hash = consistent_hash().prop_map(|hash| (Balancer::ConsistentHash(Box::new(hash)), None));
-    let balancer = prop_oneof![plain, warming, hash];
+    // Boxed, like the other large parts: trees of values are built on the stack of a test.
+    let balancer = prop_oneof![plain, warming, hash].boxed();
     let mesh = select(vec![TlsMode::Auto, TlsMode::Disable, TlsMode::Mutual]);
     let version = select(vec![None, Some(ProxyProtocol::V1), Some(ProxyProtocol::V2)]);
     let outside = prop_oneof![Just(TlsMode::Disable), client_tls()];
     let tls = prop_oneof![(mesh, Just(None)), (outside, version)];
-    let tls = (tls, option::of(tunnel()));
+    let tls = (tls, option::of(tunnel())).boxed();
     let how = (
         reference(),
         labels(),
@@ -197,7 +198,8 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         option::of(outlier()),
         budget(),
         timeouts(),
-    );
+    )
+        .boxed();
     let keepalives = (option::of(keepalive()), option::of(http2_keepalive()));
     let place = option::of(locality());
     (how, bounds, keepalives, place, vec(object(), 0..3)).prop_map(
