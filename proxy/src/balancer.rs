@@ -100,6 +100,8 @@ pub struct Wanted<'a> {
     pub tried: &'a [u64],
     /// Hash of the key, see [`Key`]; only a consistent balancer looks at it.
     pub hash: Option<u64>,
+    /// Ids of those whose places are to be avoided if others are left.
+    pub elsewhere: &'a [u64],
 }
 
 impl<'a> Wanted<'a> {
@@ -110,6 +112,7 @@ impl<'a> Wanted<'a> {
             cluster,
             tried: &[],
             hash: None,
+            elsewhere: &[],
         }
     }
 }
@@ -129,7 +132,8 @@ pub fn pick(wanted: &Wanted<'_>, rng: &mut impl Rng, now: Instant) -> Result<Pic
         }
         Some(localities) => {
             let gate = &search.gate;
-            let chosen = localities.choose(rng, gate.now_ms, |e| gate.is_eligible(e));
+            let elsewhere = localities.elsewhere(wanted.elsewhere, rng, |e| gate.is_eligible(e));
+            let chosen = elsewhere.or_else(|| localities.choose(rng, gate.now_ms, |e| gate.is_eligible(e)));
             let mut fields = localities.from(cluster, chosen);
             let eligible = fields.clone().find_map(|field| search.eligible(field, rng));
             eligible.or_else(|| fields.find_map(|field| search.forced(field, rng)))

@@ -131,6 +131,11 @@ pub async fn send(
             cluster,
             tried: if sending.retry.avoid_previous { &tried } else { &[] },
             hash: sending.hash,
+            elsewhere: if sending.retry.avoid_previous_places {
+                &tried
+            } else {
+                &[]
+            },
         };
         let picked = balancer::pick(&wanted, &mut *worker.rng.borrow_mut(), Instant::now());
         let (mut pick, retrying) = match (picked, before.take()) {

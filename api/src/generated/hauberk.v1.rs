@@ -387,6 +387,9 @@ pub struct Retry {
     /// Prefer endpoints not yet tried for this request.
     #[prost(bool, tag = "6")]
     pub avoid_previous: bool,
+    /// Prefer places that nothing of this request was sent to yet.
+    #[prost(bool, tag = "7")]
+    pub avoid_previous_places: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TcpRule {

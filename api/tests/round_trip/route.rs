@@ -198,16 +198,30 @@ fn retry() -> impl Strategy<Value = Retry> {
     );
     let attempts = 0..=api::limits::MAX_RETRY_ATTEMPTS;
     let times = (option::of(time()), time());
-    (attempts, times, conditions, vec(status(), 0..3), any::<bool>()).prop_map(
-        |(attempts, (per_try_timeout, backoff), conditions, statuses, avoid_previous)| Retry {
-            attempts,
-            per_try_timeout,
-            conditions,
-            statuses,
-            backoff,
-            avoid_previous,
-        },
+    (
+        attempts,
+        times,
+        conditions,
+        vec(status(), 0..3),
+        any::<(bool, bool)>(),
     )
+        .prop_map(
+            |(
+                attempts,
+                (per_try_timeout, backoff),
+                conditions,
+                statuses,
+                (avoid_previous, avoid_previous_places),
+            )| Retry {
+                attempts,
+                per_try_timeout,
+                conditions,
+                statuses,
+                backoff,
+                avoid_previous,
+                avoid_previous_places,
+            },
+        )
 }
 
 fn status() -> impl Strategy<Value = StatusCode> {

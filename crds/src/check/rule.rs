@@ -310,7 +310,7 @@ fn retries(report: &mut Report, at: At<'_>, retry: &Retry, timeout: Option<Durat
         attempts: _,
         per_try_timeout,
         retry_on,
-        retry_remote_localities,
+        retry_remote_localities: _,
         retry_ignore_previous_hosts: _,
         backoff,
     } = retry;
@@ -323,11 +323,6 @@ fn retries(report: &mut Report, at: At<'_>, retry: &Retry, timeout: Option<Durat
         let message = "is longer than the rule's timeout, which ends the request before it";
         report.warning(at.field("perTryTimeout"), message);
     }
-    report.unsupported_if(
-        *retry_remote_localities == Some(true),
-        at.field("retryRemoteLocalities"),
-        "remove it, or write false",
-    );
     let Some(list) = retry_on else { return };
     let at = at.field("retryOn");
     let given =

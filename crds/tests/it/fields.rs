@@ -71,6 +71,7 @@ spec.http[].retries.attempts
 spec.http[].retries.perTryTimeout
 spec.http[].retries.retryOn
 spec.http[].retries.retryIgnorePreviousHosts
+spec.http[].retries.retryRemoteLocalities
 spec.http[].retries.backoff
 spec.http[].fault.delay.fixedDelay
 spec.http[].fault.delay.percentage.value

@@ -129,6 +129,40 @@ impl Localities {
         kept
     }
 
+    /// The group for a further try, which is to be of other places than the endpoints of these ids: of those with an endpoint
+    /// that is eligible, the first level, or one by chance as its share is. `None` where there is none, or no such wish.
+    pub(super) fn elsewhere(
+        &self,
+        tried: &[u64],
+        rng: &mut impl Rng,
+        is_eligible: impl Fn(&Endpoint) -> bool,
+    ) -> Option<usize> {
+        if tried.is_empty() {
+            return None;
+        }
+        let is_other = |group: &Group| {
+            !group.endpoints.iter().any(|e| tried.contains(&e.live.id))
+                && group.endpoints.iter().any(|e| is_eligible(e))
+        };
+        let mut others = self
+            .groups
+            .iter()
+            .enumerate()
+            .filter(|(_, group)| is_other(group));
+        if self.by_level {
+            return others.next().map(|(i, _)| i);
+        }
+        let (mut kept, mut sum) = (None, 0);
+        for (i, group) in others {
+            let share = u64::from(group.share.max(1));
+            sum += share;
+            if rng.random_range(0..sum) < share {
+                kept = Some(i);
+            }
+        }
+        kept
+    }
+
     /// The groups in the order in which they are to be asked: the one chosen, and then the others as they stand.
     pub(super) fn from<'a>(
         &'a self,

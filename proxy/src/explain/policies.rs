@@ -95,7 +95,12 @@ fn retries(retry: &Retry) -> String {
         return "no retries: retryOn names nothing that occurs".to_owned();
     }
     let (attempts, on) = (retry.attempts, on.join(","));
-    format!("up to {attempts} retries on {on}{each}, within the retry budget")
+    let elsewhere = if retry.avoid_previous_places {
+        ", in other places first"
+    } else {
+        ""
+    };
+    format!("up to {attempts} retries on {on}{each}{elsewhere}, within the retry budget")
 }
 
 fn changes(of: &str, changes: &HeaderChanges) -> Option<String> {

@@ -52,6 +52,7 @@ pub async fn open(connection: &Connection, target: &Target, sni: Option<&str>) -
             cluster: &cluster,
             tried: &tried,
             hash,
+            elsewhere: &[],
         };
         let mut pick = balancer::pick(&wanted, &mut *worker.rng.borrow_mut(), Instant::now())?;
         let endpoint = Arc::clone(&pick.endpoint);

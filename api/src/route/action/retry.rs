@@ -23,6 +23,8 @@ pub struct Retry {
     pub backoff: Duration,
     /// Prefer endpoints not yet tried for this request.
     pub avoid_previous: bool,
+    /// Prefer places (see [`Locality`](crate::Locality)) that nothing of this request was sent to yet.
+    pub avoid_previous_places: bool,
 }
 
 impl Default for Retry {
@@ -35,6 +37,7 @@ impl Default for Retry {
             statuses: Vec::new(),
             backoff: limits::RETRY_BACKOFF,
             avoid_previous: true,
+            avoid_previous_places: false,
         }
     }
 }
@@ -83,6 +86,7 @@ impl TryFrom<proto::Retry> for Retry {
             statuses,
             backoff_ms,
             avoid_previous,
+            avoid_previous_places,
         } = pb;
         if attempts > limits::MAX_RETRY_ATTEMPTS {
             return Err(Invalid::new(
@@ -114,6 +118,7 @@ impl TryFrom<proto::Retry> for Retry {
             statuses,
             backoff,
             avoid_previous,
+            avoid_previous_places,
         })
     }
 }
@@ -127,6 +132,7 @@ impl From<Retry> for proto::Retry {
             statuses,
             backoff,
             avoid_previous,
+            avoid_previous_places,
         } = retry;
         Self {
             attempts,
@@ -138,6 +144,7 @@ impl From<Retry> for proto::Retry {
             statuses: statuses.into_iter().map(|s| s.as_u16().into()).collect(),
             backoff_ms: to_ms(backoff),
             avoid_previous,
+            avoid_previous_places,
         }
     }
 }

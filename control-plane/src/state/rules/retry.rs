@@ -3,7 +3,7 @@
 use api::{Invalid, Retry, RetryCondition as Condition, proto};
 use crds::virtual_service::resilience::{Retry as Crd, RetryCondition};
 
-use super::{refuse, whole_ms};
+use super::whole_ms;
 
 /// What is left out is as for every request, see [`Retry::default`].
 pub(super) fn retry(retries: &Crd) -> Result<Retry, Invalid> {
@@ -15,7 +15,6 @@ pub(super) fn retry(retries: &Crd) -> Result<Retry, Invalid> {
         retry_ignore_previous_hosts,
         backoff,
     } = retries;
-    refuse(&[("retryRemoteLocalities", *retry_remote_localities == Some(true))])?;
     let mut retry = Retry::default();
     if let Some(text) = retry_on.as_deref().filter(|text| !text.trim().is_empty()) {
         (retry.conditions, retry.statuses) = (Vec::new(), Vec::new());
@@ -29,6 +28,7 @@ pub(super) fn retry(retries: &Crd) -> Result<Retry, Invalid> {
         .map(|t| whole_ms(t.get()))
         .filter(|t| !t.is_zero());
     retry.avoid_previous = retry_ignore_previous_hosts.unwrap_or(retry.avoid_previous);
+    retry.avoid_previous_places = *retry_remote_localities == Some(true);
     retry.backoff = backoff.map_or(retry.backoff, |b| whole_ms(b.get()));
     // Through the proxy's own conversion, for the bounds it holds.
     Retry::try_from(proto::Retry::from(retry))
@@ -110,6 +110,8 @@ mod tests {
     fn attempts_of_zero_switch_off_and_a_short_bound_is_kept() {
         let retry = read("{attempts: 0, perTryTimeout: 1us, retryIgnorePreviousHosts: false}").unwrap();
         assert_eq!((retry.attempts, retry.avoid_previous), (0, false));
+        let remote = |yaml| read(yaml).unwrap().avoid_previous_places;
+        assert!(!remote("{}") && remote("{retryRemoteLocalities: true}"));
         assert_eq!(retry.per_try_timeout.map(|t| t.as_millis()), Some(1));
     }
 
@@ -119,7 +121,6 @@ mod tests {
             ("{attempts: 101}", "attempts"),
             ("{retryOn: nonsense}", "retryOn"),
             ("{retryOn: '100'}", "retryOn"),
-            ("{retryRemoteLocalities: true}", "retryRemoteLocalities"),
         ] {
             assert_eq!(read(yaml).unwrap_err().field, field, "{yaml}");
         }

@@ -193,6 +193,7 @@ fn an_attempt_after_others_goes_to_the_next_on_the_way() {
                 cluster: &cluster,
                 tried,
                 hash: Some(hash(7)),
+                elsewhere: &[],
             };
             pick(&wanted, rng, now).unwrap().endpoint.live.id
         };

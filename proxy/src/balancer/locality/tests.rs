@@ -120,6 +120,46 @@ fn shares_hold_whatever_the_numbers_of_endpoints_and_the_rest_gets_nothing() {
 }
 
 #[test]
+fn a_further_try_may_be_made_in_another_place() {
+    let now = Instant::now();
+    let mut rng = SmallRng::seed_from_u64(7);
+    for (locality, to) in [
+        (levels(&["a", "b", "c"]), [0, 0, 200, 0]),
+        (shares(&[("a", 90), ("b", 5), ("c", 5)]), [0, 0, 100, 100]),
+    ] {
+        let cluster = cluster(&["a", "a", "b", "c"], locality, Balancer::Random);
+        let tried = [cluster.endpoints[0].live.id];
+        let mut got = [0; 4];
+        let mut place = |elsewhere: &[u64], now| {
+            let wanted = Wanted {
+                elsewhere,
+                tried: &tried,
+                ..Wanted::of(&cluster)
+            };
+            let pick = pick(&wanted, &mut rng, now).unwrap();
+            cluster
+                .endpoints
+                .iter()
+                .position(|e| Arc::ptr_eq(e, &pick.endpoint))
+                .unwrap()
+        };
+        for _ in 0..200 {
+            got[place(&tried, now)] += 1;
+        }
+        for (got, to) in got.iter().zip(to) {
+            assert!((*got as i64 - i64::from(to)).abs() < 50, "{got} of {to}");
+        }
+        eject(&cluster, &[2, 3], now);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(
+            place(&tried, later),
+            1,
+            "the place of the try is better than none"
+        );
+    }
+}
+
+#[test]
 fn what_is_not_well_gives_of_its_share_and_gets_it_back() {
     let now = Instant::now();
     let cluster = cluster(
