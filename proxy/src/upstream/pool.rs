@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::Wire;
 use super::body::RequestBody;
-use super::queue::Watch;
+use super::queue::{Leaving, Watch};
 use super::way::Outside;
 use crate::config::snapshot::{Cluster, Endpoint};
 use crate::error::Error;
@@ -152,6 +152,7 @@ pub(super) struct Load {
     pub(super) active: Cell<u32>,
     /// A request of its lane waits for the end of a stream.
     pub(super) is_waited_for: Cell<bool>,
+    pub(super) leaving: RefCell<Option<Leaving>>,
     lane: Weak<Lane>,
 }
 
@@ -369,6 +370,7 @@ impl Lane {
                 history: History::new(),
                 active: Cell::new(0),
                 is_waited_for: Cell::new(false),
+                leaving: RefCell::default(),
                 lane: Rc::downgrade(self),
             }),
         };

@@ -29,6 +29,9 @@ use crate::live::ClusterLive;
 /// How long a connection in use stays with its lane while others wait elsewhere.
 const TURN: Duration = Duration::from_millis(100);
 
+/// How long other lanes have to give up an unused connection before one in use is.
+const GLANCE: Duration = Duration::from_millis(10);
+
 /// Who waits for a connection of one cluster, over all workers. Only who waits, and who then has something to tell them,
 /// touches more than the count.
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ pub struct Queue {
     waiting: AtomicU32,
     /// The bound as the newest of them knows it: it may change while others wait.
     max: AtomicU32,
+    /// Connections that were given up while in use, and still are.
+    leaving: AtomicU32,
     /// A place is free: wakes the one that has waited longest.
     freed: Notify,
     /// Somebody waits: wakes a lane that may have a connection to give up.
@@ -187,8 +192,8 @@ impl Lane {
         }
     }
 
-    /// Gives up the connection that is used least.
-    fn give_up_one(&self, now: Instant) -> GivenUp {
+    /// Gives up the connection that is used least; one in use only when others have been `asked`.
+    fn give_up_one(&self, now: Instant, asked: bool) -> GivenUp {
         if self.idle.borrow_mut().pop().is_some() {
             return GivenUp::One;
         }
@@ -197,9 +202,16 @@ impl Lane {
             return GivenUp::Nothing;
         };
         let load = &shared[least].load;
-        let end = load.history.opened + TURN;
-        if load.active.get() > 0 && now < end {
-            return GivenUp::Later(end);
+        if load.active.get() > 0 {
+            let end = load.history.opened + TURN;
+            if !asked || now < end {
+                return GivenUp::Later(end.max(now + GLANCE));
+            }
+            let queue = &self.cluster.queue;
+            if queue.len() <= queue.leaving.load(Ordering::Relaxed) {
+                return GivenUp::Later(now + TURN);
+            }
+            load.leaving.replace(Some(Leaving::begin(&self.cluster)));
         }
         shared.remove(least);
         GivenUp::One
@@ -216,32 +228,56 @@ impl Lease {
     }
 }
 
+/// A connection that was given up in use: counts until its requests have ended.
+#[derive(Debug)]
+pub(super) struct Leaving(Arc<ClusterLive>);
+
+impl Leaving {
+    fn begin(cluster: &Arc<ClusterLive>) -> Self {
+        cluster.queue.leaving.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(cluster))
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.queue.leaving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 enum GivenUp {
     One,
-    /// All are in use, and none for long enough.
+    /// All are in use: none for long enough, others may have one that is not, or enough are leaving.
     Later(Instant),
     Nothing,
 }
 
 async fn give_up_when_wanted(lane: Weak<Lane>, cluster: Arc<ClusterLive>) {
     let queue = &cluster.queue;
+    let mut asked = false;
     loop {
         // Who began to wait before this lane had a connection told others, or nobody.
         if queue.len() == 0 {
             queue.wanted.notified().await;
+            asked = false;
         }
         let Some(lane) = lane.upgrade() else { return };
         if queue.len() == 0 {
             continue;
         }
-        match lane.give_up_one(Instant::now()) {
+        match lane.give_up_one(Instant::now(), asked) {
             GivenUp::One => {
                 drop(lane);
-                queue.wanted.notified().await;
-                // Its word was for this one: the next look decides.
+                asked = false;
+                // Its word was for this one. Another may have been lost, for no more than one is kept: who waits for
+                // longer has not been heard.
+                let _ = tokio::time::timeout(TURN, queue.wanted.notified()).await;
             }
             GivenUp::Later(at) => {
                 drop(lane);
+                // Perhaps another lane has one that nobody uses.
+                queue.wanted.notify_one();
+                asked = true;
                 tokio::time::sleep_until(at).await;
             }
             GivenUp::Nothing => {
@@ -312,3 +348,6 @@ impl Drop for Turn<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
