@@ -79,6 +79,20 @@ pub enum Error {
         /// What the handshake said.
         source: Arc<io::Error>,
     },
+    /// The server does not have the name that the request asked it for: that says nothing about the server.
+    #[error("TLS with {endpoint} failed: {source}")]
+    TlsName {
+        /// The endpoint.
+        endpoint: std::net::SocketAddr,
+        /// Which names it has.
+        source: Arc<io::Error>,
+    },
+    /// No handshake can be begun with what a DestinationRule gives for it, whatever the endpoint.
+    #[error("TLS cannot be set up: {source}")]
+    TlsSetup {
+        /// What is wrong with a file or a name.
+        source: Arc<io::Error>,
+    },
     /// This proxy holds no certificate (yet).
     #[error("this proxy holds no certificate yet")]
     NoCertificate,
@@ -156,6 +170,7 @@ impl Error {
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::Tls { .. }
+            | Self::TlsName { .. }
             | Self::NotSent { .. }
             | Self::RefusedStream { .. }
             | Self::Reset { .. }
@@ -168,6 +183,7 @@ impl Error {
             | Self::BreakerOpen { .. }
             | Self::Overflow { .. }
             | Self::NotMeshed { .. }
+            | Self::TlsSetup { .. }
             | Self::FaultAbort { .. }
             | Self::NoCertificate => Fault::Mesh,
         }
@@ -180,6 +196,7 @@ impl Error {
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::Tls { .. }
+            | Self::TlsName { .. }
             | Self::NoCertificate
             | Self::NotMeshed { .. }
             | Self::NotSent { .. }
@@ -190,6 +207,8 @@ impl Error {
             | Self::NoEndpoint { .. }
             | Self::BreakerOpen { .. }
             | Self::Overflow { .. }
+            // Another endpoint would make no difference.
+            | Self::TlsSetup { .. }
             | Self::Reset { .. }
             | Self::TryTimeout { .. }
             | Self::Timeout
@@ -218,6 +237,8 @@ impl Error {
             | Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::Tls { .. }
+            | Self::TlsName { .. }
+            | Self::TlsSetup { .. }
             | Self::NoCertificate
             | Self::NotSent { .. }
             | Self::RefusedStream { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -257,7 +278,7 @@ impl Error {
             Self::NotMeshed { .. } => "not_meshed",
             Self::Connect { .. } => "connect_failure",
             Self::ConnectTimeout { .. } => "connect_timeout",
-            Self::Tls { .. } => "tls_failure",
+            Self::Tls { .. } | Self::TlsName { .. } | Self::TlsSetup { .. } => "tls_failure",
             Self::NoCertificate => "no_certificate",
             Self::NotSent { .. } => "not_sent",
             Self::RefusedStream { .. } => "refused_stream",

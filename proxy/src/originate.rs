@@ -221,14 +221,15 @@ impl Settings {
         }))
     }
 
-    /// TLS over `io`, which leads to `endpoint`, with a server that is asked for by `name`.
+    /// TLS over `io`, which leads to `endpoint`, with a server that is asked for by `name`; `named` when a request named it.
     ///
     /// # Errors
-    /// [`Error::Tls`] when the handshake fails, or the server is not who it should be.
+    /// [`Error::Tls`] when the handshake fails, or the server is not who it should be; [`Error::TlsName`] when it is only
+    /// not who the request asked for.
     pub async fn connect(
         &self,
         io: Io,
-        name: ServerName<'static>,
+        (name, named): (ServerName<'static>, bool),
         offer: Offer,
         endpoint: SocketAddr,
     ) -> Result<Box<TlsStream>, Error> {
@@ -244,9 +245,14 @@ impl Settings {
             }
             Ok(stream)
         };
-        handshake.await.map_err(|error| Error::Tls {
-            endpoint,
-            source: Arc::new(self.words.explain(error)),
+        handshake.await.map_err(|error| {
+            let of_request = named && verify::is_of_name_asked(&error);
+            let source = Arc::new(self.words.explain(error));
+            if of_request {
+                Error::TlsName { endpoint, source }
+            } else {
+                Error::Tls { endpoint, source }
+            }
         })
     }
 }

@@ -211,7 +211,9 @@ fn answer(
 fn failure(policy: &api::Retry, error: &Error, pooled: bool, idempotent: bool) -> Option<Why> {
     use RetryCondition::{ConnectFailure, RefusedStream, ResetBeforeRequest};
     let narrow = match error {
-        Error::Connect { .. } | Error::ConnectTimeout { .. } | Error::Tls { .. } => Some(ConnectFailure),
+        Error::Connect { .. } | Error::ConnectTimeout { .. } | Error::Tls { .. } | Error::TlsName { .. } => {
+            Some(ConnectFailure)
+        }
         Error::RefusedStream { .. } => Some(RefusedStream),
         Error::NotSent { .. } if pooled => return Some(Why::NotSent),
         Error::NotSent { .. } => Some(ResetBeforeRequest),
@@ -226,6 +228,7 @@ fn failure(policy: &api::Retry, error: &Error, pooled: bool, idempotent: bool) -
         | Error::Overflow { .. }
         | Error::NotMeshed { .. }
         | Error::NoCertificate
+        | Error::TlsSetup { .. }
         | Error::Timeout
         | Error::FaultAbort { .. }
         | Error::BadRequest { .. }

@@ -14,7 +14,7 @@ pub enum Outcome {
     ServerError,
     /// An answer 502, 503 or 504.
     GatewayError,
-    /// No connection came about: refused, unreachable, too slow, or its TLS failed.
+    /// No connection came about: refused, unreachable, too slow, or its TLS failed but for a name of the caller's.
     ConnectFailure,
     /// The connection ended after the request was sent, before an answer.
     Reset,
@@ -58,7 +58,9 @@ impl Outcome {
             Error::Connect { .. } | Error::ConnectTimeout { .. } | Error::Tls { .. } => Self::ConnectFailure,
             Error::Reset { .. } => Self::Reset,
             Error::TryTimeout { .. } | Error::Timeout => Self::Timeout,
-            Error::NotSent { .. }
+            Error::TlsName { .. }
+            | Error::TlsSetup { .. }
+            | Error::NotSent { .. }
             | Error::RefusedStream { .. }
             | Error::NoRoute { .. }
             | Error::Refused { .. }
@@ -152,7 +154,21 @@ mod tests {
                 Outcome::ConnectFailure,
             ),
             (Error::ConnectTimeout { endpoint }, Outcome::ConnectFailure),
-            (Error::Tls { endpoint, source: io }, Outcome::ConnectFailure),
+            (
+                Error::Tls {
+                    endpoint,
+                    source: io.clone(),
+                },
+                Outcome::ConnectFailure,
+            ),
+            (
+                Error::TlsName {
+                    endpoint,
+                    source: io.clone(),
+                },
+                Outcome::Neutral,
+            ),
+            (Error::TlsSetup { source: io }, Outcome::Neutral),
             (Error::TryTimeout { endpoint }, Outcome::Timeout),
             (Error::Timeout, Outcome::Timeout),
             (Error::NotSent { endpoint }, Outcome::Neutral),

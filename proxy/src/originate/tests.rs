@@ -193,6 +193,58 @@ fn a_failed_handshake_is_a_failed_connection_and_the_next_endpoint_is_tried() {
 }
 
 #[test]
+fn what_the_caller_names_and_what_files_hold_speaks_against_no_endpoint() {
+    run(async {
+        let (authority, folder) = (Authority::new(), Folder::new());
+        let pair = authority.sign(&["reviews"], |_| {});
+        let (one, two) = (TlsServer::http(&pair).await, TlsServer::http(&pair).await);
+        let breaking = |tls| {
+            cluster(&[one.address, two.address], |spec| {
+                spec.tls = TlsMode::Originate(Arc::new(tls));
+                spec.breaker = Some(api::Breaker {
+                    failure_threshold: std::num::NonZeroU32::MIN,
+                    recovery: Duration::from_secs(60),
+                    half_open_requests: std::num::NonZeroU32::MIN,
+                });
+            })
+        };
+        let cluster = breaking(folder.trusting(&authority));
+        let named = world(&cluster);
+        let failures = || cluster.live.metrics.connect_failures.get();
+        for (host, told, tries) in [
+            ("a..b", (400, "bad_request"), 0),
+            ("b.example", (503, "tls_failure"), 2),
+        ] {
+            let mut asked = request("GET", "/", "");
+            asked.headers_mut().insert("host", host.parse().unwrap());
+            let before = failures();
+            let got = ask(&mut named.http1().await, asked).await;
+            assert_eq!(got.told(), told, "{host}: {}", got.body);
+            assert!(failures() >= before + tries, "{host}");
+            for _ in 0..2 {
+                let got = ask(&mut named.http1().await, request("GET", "/", "")).await;
+                assert_eq!(got.status, 200, "after {host}: {}", got.body);
+            }
+        }
+        // Of the block's own name it is the endpoint's fault, as ever.
+        let elsewhere = ClientTls {
+            sni: Some("b.example".to_owned()),
+            ..folder.trusting(&authority)
+        };
+        let opening = world(&breaking(elsewhere));
+        let mut app = opening.http1().await;
+        assert_eq!(
+            ask(&mut app, request("GET", "/", "")).await.told(),
+            (503, "tls_failure")
+        );
+        assert_eq!(
+            ask(&mut app, request("GET", "/", "")).await.told(),
+            (503, "breaker_open")
+        );
+    });
+}
+
+#[test]
 fn names_are_those_of_the_block_where_it_has_some() {
     run(async {
         let (authority, folder) = (Authority::new(), Folder::new());

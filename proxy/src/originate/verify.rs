@@ -39,6 +39,8 @@ pub(super) enum Name {
 struct OtherName {
     expected: String,
     found: String,
+    /// `expected` is the name that it was asked for by.
+    is_asked: bool,
 }
 
 /// Reads `subjectAltNames`.
@@ -125,6 +127,7 @@ impl ServerCertVerifier for Server {
             return Err(other(OtherName {
                 expected: self.expected(asked),
                 found,
+                is_asked: self.names.is_empty(),
             }));
         }
         Ok(ServerCertVerified::assertion())
@@ -220,6 +223,17 @@ fn chain_error(error: webpki::Error) -> rustls::Error {
 
 fn other(error: impl std::error::Error + Send + Sync + 'static) -> rustls::Error {
     rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+}
+
+/// Whether a handshake failed for no other reason than the name that the server was asked for by.
+pub(super) fn is_of_name_asked(error: &io::Error) -> bool {
+    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) => inner
+            .downcast_ref::<OtherName>()
+            .is_some_and(|name| name.is_asked),
+        Some(rustls::Error::AlertReceived(alert)) => *alert == AlertDescription::UnrecognisedName,
+        _ => false,
+    }
 }
 
 /// What errors are told with.

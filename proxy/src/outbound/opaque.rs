@@ -92,7 +92,7 @@ fn over(connection: &Connection, cluster: &Cluster, endpoint: &Endpoint) -> Resu
     let tls = match &cluster.spec.tls {
         TlsMode::Originate(tls) => {
             let host = tries::host_of(cluster);
-            Some(worker.upstream.secured(tls, host, endpoint.spec.address)?)
+            Some(worker.upstream.secured(tls, host, false)?)
         }
         TlsMode::Auto | TlsMode::Disable | TlsMode::Mutual => None,
     };

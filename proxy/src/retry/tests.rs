@@ -92,7 +92,14 @@ async fn errors() -> Vec<(&'static str, Error)> {
             },
         ),
         ("connect timeout", Error::ConnectTimeout { endpoint }),
-        ("tls", Error::Tls { endpoint, source }),
+        (
+            "tls",
+            Error::Tls {
+                endpoint,
+                source: source.clone(),
+            },
+        ),
+        ("tls setup", Error::TlsSetup { source }),
         ("refused stream", Error::RefusedStream { endpoint }),
         ("not sent", Error::NotSent { endpoint }),
         ("reset", reset().await),

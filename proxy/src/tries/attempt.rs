@@ -158,7 +158,7 @@ fn wire(worker: &Worker, sending: &Sending<'_>, endpoint: &Endpoint, supply: &Su
     // Upgrades and `100 Continue` are HTTP/1.1's own; HTTP/2 frames would hide them.
     let own = sending.tunnel.is_some() || supply.expects_continue;
     if cluster.spec.proxy_protocol.is_some() || matches!(cluster.spec.tls, TlsMode::Originate(_)) {
-        return outside(worker, sending, endpoint, supply, own);
+        return outside(worker, sending, supply, own);
     }
     let mesh = is_mesh(worker, cluster, endpoint)?;
     let plain = own || !cluster.spec.upgrade_to_http2;
@@ -173,13 +173,7 @@ fn wire(worker: &Worker, sending: &Sending<'_>, endpoint: &Endpoint, supply: &Su
 }
 
 /// How a request is carried to a server outside the mesh: it is asked for by the host that the request names.
-fn outside(
-    worker: &Worker,
-    sending: &Sending<'_>,
-    endpoint: &Endpoint,
-    supply: &Supply,
-    own: bool,
-) -> Result<Wire, Error> {
+fn outside(worker: &Worker, sending: &Sending<'_>, supply: &Supply, own: bool) -> Result<Wire, Error> {
     let cluster = sending.cluster;
     let tls = match &cluster.spec.tls {
         TlsMode::Originate(tls) => {
@@ -187,7 +181,7 @@ fn outside(
             let host = named
                 .as_ref()
                 .map_or(host_of(cluster), |authority| authority.host());
-            Some(worker.upstream.secured(tls, host, endpoint.spec.address)?)
+            Some(worker.upstream.secured(tls, host, named.is_some())?)
         }
         TlsMode::Auto | TlsMode::Disable | TlsMode::Mutual => None,
     };

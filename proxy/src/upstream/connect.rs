@@ -131,8 +131,14 @@ async fn begin(mut tcp: TcpStream, way: &Way, offer: Offer, address: SocketAddr)
     }
     let io = Io::from(tcp);
     match tls {
-        Some(Secured { settings, name }) => {
-            let tls = settings.connect(io, name.clone(), offer, address).await?;
+        Some(Secured {
+            settings,
+            name,
+            named,
+        }) => {
+            let tls = settings
+                .connect(io, (name.clone(), *named), offer, address)
+                .await?;
             Ok(Io::from(tls))
         }
         None => Ok(io),

@@ -5,7 +5,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
@@ -34,6 +33,8 @@ pub struct Secured {
     pub settings: Arc<Settings>,
     /// The server's name.
     pub name: ServerName<'static>,
+    /// A request named it, so it may be one that the server never had.
+    pub named: bool,
 }
 
 /// A way by number, and what is spoken at its end.
@@ -165,21 +166,31 @@ impl Met {
 }
 
 impl Upstream {
-    /// TLS as a block says, with a server of `host`, unless the block has another name to ask for.
+    /// TLS as a block says, with a server of `host`, unless the block has another name to ask for. `named` when a request
+    /// named the host.
     ///
     /// # Errors
-    /// When a file of the block cannot be used, or the host is no name.
-    pub fn secured(&self, tls: &Arc<ClientTls>, host: &str, endpoint: SocketAddr) -> Result<Secured, Error> {
-        let failed = |source| Error::Tls { endpoint, source };
+    /// When a file of the block cannot be used, or the host is no name: neither is the endpoint's fault.
+    pub fn secured(&self, tls: &Arc<ClientTls>, host: &str, named: bool) -> Result<Secured, Error> {
+        let failed = |source| Error::TlsSetup { source };
         let settings = self.met.of(tls).settings().map_err(failed)?;
+        let named = named && tls.sni.is_none();
         let name = tls.sni.as_deref().unwrap_or(host);
         // As addresses of IPv6 stand in an authority.
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
         let name = ServerName::try_from(bare.unwrap_or(name).to_owned()).map_err(|_| {
+            if named {
+                let problem = "its host is no name to ask a TLS server for: see sni";
+                return Error::BadRequest { problem };
+            }
             let problem = format!("`{name}` is no name to ask a server for: see sni");
             failed(Arc::new(io::Error::new(io::ErrorKind::InvalidInput, problem)))
         })?;
-        Ok(Secured { settings, name })
+        Ok(Secured {
+            settings,
+            name,
+            named,
+        })
     }
 
     /// How many ways are known.

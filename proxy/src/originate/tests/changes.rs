@@ -83,7 +83,15 @@ fn a_file_that_is_not_there_fails_connections_until_it_is() {
             ca_certificates: Some(folder.path("late.crt").to_str().unwrap().to_owned()),
             ..ClientTls::default()
         };
-        let world = world(&originate(&[server.address], tls));
+        let cluster = cluster(&[server.address], |spec| {
+            spec.tls = TlsMode::Originate(Arc::new(tls));
+            spec.breaker = Some(api::Breaker {
+                failure_threshold: std::num::NonZeroU32::MIN,
+                recovery: Duration::from_secs(60),
+                half_open_requests: std::num::NonZeroU32::MIN,
+            });
+        });
+        let world = world(&cluster);
         let mut app = world.http1().await;
         let got = ask(&mut app, request("GET", "/", "")).await;
         assert_eq!(got.told(), (503, "tls_failure"));
