@@ -291,6 +291,24 @@ fn names_are_those_of_the_block_where_it_has_some() {
 }
 
 #[test]
+fn a_dns_name_that_reads_like_a_uri_is_none() {
+    run(async {
+        let (authority, folder) = (Authority::new(), Folder::new());
+        let pair = authority.sign(&["reviews"], |params| {
+            let name = "URI spiffe://example/payments".try_into().unwrap();
+            params.subject_alt_names.push(SanType::DnsName(name));
+        });
+        let server = TlsServer::http(&pair).await;
+        let tls = ClientTls {
+            subject_alt_names: vec!["spiffe://example/payments".to_owned()],
+            ..folder.trusting(&authority)
+        };
+        let got = get(server.address, tls).await;
+        assert_eq!(got.told(), (503, "tls_failure"), "{}", got.body);
+    });
+}
+
+#[test]
 fn a_certificate_is_shown_where_the_server_asks_for_one() {
     run(async {
         let (authority, folder) = (Authority::new(), Folder::new());

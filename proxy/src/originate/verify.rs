@@ -72,7 +72,7 @@ impl Server {
         }
         self.names.iter().any(|name| match name {
             Name::Server(name) => is(name),
-            Name::Uri(uri) => alternatives(leaf).iter().any(|has| has == &format!("URI {uri}")),
+            Name::Uri(uri) => has_uri(leaf, uri),
         })
     }
 
@@ -158,7 +158,17 @@ impl ServerCertVerifier for Server {
     }
 }
 
-/// The names in a certificate, each with its kind.
+/// Whether a certificate has this URI, and as a URI: an authority that checks DNS names checks nothing else of them.
+fn has_uri(leaf: &[u8], uri: &str) -> bool {
+    let is = |name: &GeneralName<'_>| matches!(name, GeneralName::URI(has) if *has == uri);
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(leaf) else {
+        return false;
+    };
+    let names = certificate.subject_alternative_name().ok().flatten();
+    names.is_some_and(|names| names.value.general_names.iter().any(is))
+}
+
+/// The names in a certificate, each with its kind, in words: for messages only.
 fn alternatives(leaf: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(leaf) else {
         return Vec::new();
