@@ -88,8 +88,12 @@ pub struct Mirrored {
 impl Mirrored {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        // Whoever reads a body of known length may stop at its last piece.
-        let ended = frame.is_none() || self.body.is_end_stream();
+        // Whoever reads a body of known length may stop at its last piece, and everybody at its trailers.
+        let ended = match &frame {
+            Some(Ok(frame)) => frame.is_trailers() || self.body.is_end_stream(),
+            Some(Err(_)) => self.body.is_end_stream(),
+            None => true,
+        };
         self.copies.retain(|copy| copy.is_wanted());
         for copy in &self.copies {
             match &frame {
@@ -298,6 +302,38 @@ mod tests {
         assert!(why.contains("too far behind"), "{why}");
         copying.push(&piece(1));
         assert!(copied.backlog.borrow().frames.is_empty());
+    }
+
+    #[tokio::test]
+    async fn trailers_end_a_copy_whoever_drops_the_original_after_them() {
+        use hyper_util::rt::TokioIo;
+        use tokio::io::AsyncWriteExt as _;
+        let (mut near, far) = tokio::io::duplex(1024);
+        let sent = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ntrailer: sum\r\n\r\n\
+            3\r\nabc\r\n0\r\nsum: 6\r\n\r\n";
+        near.write_all(sent).await.unwrap();
+        let (copying, mut copied) = copy(SizeHint::new());
+        let copying = RefCell::new(Some(copying));
+        let service = hyper::service::service_fn(|request: http::Request<Incoming>| {
+            let mut body = Feed::mirrored(request.into_body(), copying.take().into_iter().collect());
+            async move {
+                // As hyper does when it sends a body.
+                while !http_body_util::BodyExt::frame(&mut body)
+                    .await
+                    .unwrap()?
+                    .is_trailers()
+                {}
+                drop(body);
+                Err::<http::Response<String>, BodyError>("this is all".into())
+            }
+        });
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
+        assert!(connection.await.is_err());
+        assert_eq!(poll(&mut copied), Poll::Ready(Some(Ok("abc".into()))));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(copied.poll_frame(&mut cx), Poll::Ready(Some(Ok(frame))) if frame.is_trailers()));
+        assert_eq!(poll(&mut copied), Poll::Ready(None));
     }
 
     #[test]
