@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::body::KeptFrame;
 
-/// How many bytes a copy may be behind its original.
+/// How many bytes a copy may be behind its original, with what it takes to keep each piece.
 pub const MOST_BEHIND: usize = 256 * 1024;
 
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -150,6 +150,11 @@ struct Backlog {
     watcher: Option<Waker>,
 }
 
+/// What a piece takes: many small ones take more than what is in them.
+fn cost(frame: &KeptFrame) -> usize {
+    frame.len() + size_of::<KeptFrame>()
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 enum State {
     #[default]
@@ -175,7 +180,7 @@ impl Copying {
         if !matches!(backlog.state, State::Open) {
             return;
         }
-        backlog.bytes += frame.len();
+        backlog.bytes += cost(&frame);
         backlog.frames.push_back(frame);
         if backlog.bytes > MOST_BEHIND {
             drop(backlog);
@@ -227,7 +232,7 @@ impl Copied {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let backlog = &mut *self.backlog.borrow_mut();
         if let Some(frame) = backlog.frames.pop_front() {
-            backlog.bytes -= frame.len();
+            backlog.bytes -= cost(&frame);
             return Poll::Ready(Some(Ok(frame.into_frame())));
         }
         match backlog.state {
@@ -290,11 +295,12 @@ mod tests {
     #[test]
     fn a_copy_that_falls_behind_ends_and_holds_nothing() {
         let (copying, mut copied) = copy(SizeHint::new());
+        let quarter = MOST_BEHIND / 4 - size_of::<KeptFrame>();
         for _ in 0..4 {
-            copying.push(&piece(MOST_BEHIND / 4));
+            copying.push(&piece(quarter));
         }
         assert!(matches!(poll(&mut copied), Poll::Ready(Some(Ok(_)))));
-        copying.push(&piece(MOST_BEHIND / 4));
+        copying.push(&piece(quarter));
         copying.push(&piece(1));
         let Poll::Ready(Some(Err(why))) = poll(&mut copied) else {
             panic!("it is too far behind");
@@ -302,6 +308,15 @@ mod tests {
         assert!(why.contains("too far behind"), "{why}");
         copying.push(&piece(1));
         assert!(copied.backlog.borrow().frames.is_empty());
+    }
+
+    #[test]
+    fn small_pieces_do_not_take_more_than_large_ones() {
+        let (copying, mut copied) = copy(SizeHint::new());
+        for _ in 0..=MOST_BEHIND / size_of::<KeptFrame>() {
+            copying.push(&piece(1));
+        }
+        assert!(matches!(poll(&mut copied), Poll::Ready(Some(Err(_)))));
     }
 
     #[tokio::test]
