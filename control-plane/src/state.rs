@@ -14,6 +14,7 @@ mod apply;
 mod conflicts;
 mod held;
 mod host;
+mod joined;
 mod lints;
 mod lookup;
 mod object_state;
@@ -44,6 +45,7 @@ use table::{Namespaced, Table};
 
 pub(crate) use host::Host;
 pub use host::{ObjectName, ServiceName};
+pub(crate) use joined::Joint;
 pub(crate) use lookup::Deciding;
 pub use object_state::{ObjectState, Verdict};
 pub use pod::{MAX_WEIGHT, Pod, WEIGHT_ANNOTATION};

@@ -20,10 +20,9 @@ use super::{From, Outcome};
 use crate::state::SourceObject;
 use crate::state::rules::delegate;
 use crate::state::rules::{
-    ActionTemplate, Delegation, ForwardTemplate, HttpTemplate, MirrorTemplate, Rules, Share, Target,
-    TcpTemplate,
+    ActionTemplate, ForwardTemplate, HttpTemplate, MirrorTemplate, Rules, Share, Target, TcpTemplate,
 };
-use crate::state::{Dependency, Proxy, ServiceName, World};
+use crate::state::{Dependency, Joint, Proxy, ServiceName, World};
 
 pub(super) fn route(world: &World, proxy: &Proxy, name: &str, from: &mut From) -> Outcome {
     let (host, number) = read_service_port(name)?;
@@ -54,9 +53,17 @@ pub(super) fn route(world: &World, proxy: &Proxy, name: &str, from: &mut From) -
             proxy,
             port: number,
         };
+        let mut joints = world.joints(&object.namespace, rules).into_iter();
         for rule in &rules.http {
             match &rule.action {
-                ActionTemplate::Delegate(to) => http.extend(delegated(world, &view, rule, to, from)),
+                ActionTemplate::Delegate(_) => {
+                    let joint = joints.next();
+                    http.extend(
+                        joint
+                            .into_iter()
+                            .flat_map(|joint| delegated(world, &view, rule, joint, from)),
+                    );
+                }
                 ActionTemplate::Forward(_) | ActionTemplate::Redirect { .. } | ActionTemplate::Direct(_) => {
                     http.extend(view.http(rule));
                 }
@@ -78,23 +85,22 @@ fn delegated(
     world: &World,
     root: &View<'_>,
     rule: &HttpTemplate,
-    delegation: &Delegation,
+    joint: Joint<'_>,
     from: &mut From,
 ) -> Vec<HttpRule> {
-    let there = world
-        .in_force(&delegation.to)
-        .filter(|(_, rules)| rules.may_be_delegated_to(&root.object.namespace));
-    let Some((object, rules)) = there else {
-        // These requests are for that object to decide about. Without it, no other rule may take them.
-        let missing = format!(
-            "VirtualService {}, which decides about this, is not there\n",
-            delegation.to
-        );
-        let answer = DirectResponse {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            body: missing.into(),
-        };
-        return root.rule(rule, Action::Direct(answer)).into_iter().collect();
+    let delegation = joint.delegation;
+    let (object, rules) = match joint.leaf {
+        Ok(there) => there,
+        Err(why) => {
+            // These requests are for that object to decide about. Without it, no other rule may take them.
+            let to = &delegation.to;
+            let text = format!("VirtualService {to}, which decides about this, {why}\n");
+            let answer = DirectResponse {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                body: text.into(),
+            };
+            return root.rule(rule, Action::Direct(answer)).into_iter().collect();
+        }
     };
     let mut ports = ports(world, rules, root.port, from);
     ports.extend(&root.ports);

@@ -8,6 +8,7 @@ use crds::PeerAuthentication;
 use crds::peer_authentication::MtlsMode;
 
 use super::host::{ObjectName, ServiceName};
+use super::joined::Joint;
 use super::policy::Policy;
 use super::rules::{Rules, delegate};
 use super::{Pod, Service, World};
@@ -15,6 +16,9 @@ use crate::compile::declared;
 
 /// Pods that one policy is looked up for. More would cost what a large namespace has, for each of its policies.
 const MAX_PODS: usize = 1000;
+
+/// Pairs of blocks that are compared for one object. All of a large one, at each look, would cost too much.
+pub(super) const MAX_COMPARED: usize = 50_000;
 
 type Labels = BTreeMap<String, String>;
 
@@ -86,11 +90,20 @@ pub(super) fn delegations(world: &World, object: &ObjectName, rules: &Rules) -> 
                 .to_owned(),
         );
     }
-    for (i, delegation) in rules.delegations() {
-        let Some((to, theirs)) = world.in_force(&delegation.to) else {
-            continue;
-        };
+    let mut compared = 0;
+    for Joint {
+        rule: i,
+        delegation,
+        leaf,
+    } in world.joints(&object.namespace, rules)
+    {
+        let Ok((to, theirs)) = leaf else { continue };
         for (j, leaf) in theirs.http.iter().enumerate() {
+            // An object is looked at again at each change, so a large one is looked at in part.
+            compared += rules.http[i].blocks.len().max(1) * leaf.blocks.len().max(1);
+            if compared > MAX_COMPARED {
+                return found;
+            }
             if let Err(field) = delegate::join(&rules.http[i], delegation, leaf) {
                 found.push(format!(
                     "spec.http[{i}].delegate: no request reaches spec.http[{j}] of {to}, because its match cannot hold \

@@ -44,7 +44,7 @@ impl World {
             }
             if deciding.objects.is_empty() {
                 seen.retain(|(_, rules)| rules.export.sees(namespace));
-                deciding.objects = seen;
+                deciding.objects = self.fitting(seen);
             }
         }
         deciding

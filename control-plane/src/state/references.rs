@@ -7,7 +7,8 @@ use crds::check::{Finding, MAX_FINDINGS, Severity};
 
 use super::World;
 use super::host::ServiceName;
-use super::rules::{Delegation, Reference, Rules, Target};
+use super::joined::Joint;
+use super::rules::{Reference, Rules, Target};
 
 /// What is named and is not there, field by field.
 pub(super) fn unresolved(world: &World, namespace: &str, rules: &Rules) -> Vec<Finding> {
@@ -22,11 +23,7 @@ pub(super) fn unresolved(world: &World, namespace: &str, rules: &Rules) -> Vec<F
         .references
         .iter()
         .filter_map(|reference| problem(world, reference, &dialled, rules.steers_others()))
-        .chain(
-            rules
-                .delegations()
-                .filter_map(|(i, delegation)| delegate(world, namespace, i, delegation)),
-        )
+        .chain(world.joints(namespace, rules).into_iter().filter_map(delegate))
         .take(MAX_FINDINGS + 1)
         .collect();
     if findings.len() > MAX_FINDINGS {
@@ -40,26 +37,14 @@ pub(super) fn unresolved(world: &World, namespace: &str, rules: &Rules) -> Vec<F
 }
 
 /// Why a rule cannot leave its requests to another object.
-fn delegate(world: &World, namespace: &str, rule: usize, delegation: &Delegation) -> Option<Finding> {
-    let to = &delegation.to;
-    let problem = match world.in_force(to) {
-        None => "is not there, or not in force (yet): create it, or see its status".to_owned(),
-        Some((_, rules)) if !rules.export.sees(namespace) => {
-            format!("is not exported to namespace `{namespace}`: add that to its exportTo")
-        }
-        Some((_, rules)) if !rules.hosts.is_empty() => {
-            "has hosts of its own: only one without spec.hosts can be delegated to".to_owned()
-        }
-        Some((_, rules)) if rules.delegations().next().is_some() => {
-            "delegates in turn: only one level is possible".to_owned()
-        }
-        Some(_) => return None,
-    };
+fn delegate(joint: Joint<'_>) -> Option<Finding> {
+    let problem = joint.leaf.err()?;
+    let to = &joint.delegation.to;
     let message = format!(
         "names VirtualService `{}` of namespace `{}`, which {problem}",
         to.name, to.namespace
     );
-    Some(error(&format!("spec.http[{rule}].delegate"), message))
+    Some(error(&format!("spec.http[{}].delegate", joint.rule), message))
 }
 
 /// Why an `ExternalName` is of no use to a rule.

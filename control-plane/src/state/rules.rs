@@ -242,11 +242,6 @@ impl Rules {
         self.hosts.is_empty() || self.hosts.iter().any(|(_, host)| matches!(host, Host::Below(_)))
     }
 
-    /// Whether objects of a namespace may delegate to it.
-    pub(crate) fn may_be_delegated_to(&self, namespace: &str) -> bool {
-        self.hosts.is_empty() && self.export.sees(namespace) && self.delegations().next().is_none()
-    }
-
     /// The VirtualServices that it delegates to, each with the number of the rule that does.
     pub(crate) fn delegations(&self) -> impl Iterator<Item = (usize, &Delegation)> {
         self.http

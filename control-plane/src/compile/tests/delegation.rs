@@ -168,3 +168,83 @@ fn what_cannot_be_delegated_to_is_told() {
         "{lone:?}"
     );
 }
+
+/// This many rules of one line each.
+fn many(n: usize, rule: impl Fn(usize) -> String) -> String {
+    (0..n).map(|i| rule(i) + "\n").collect()
+}
+
+fn item(i: usize) -> String {
+    format!("  - {{match: [{{uri: {{exact: /{i}}}}}], directResponse: {{status: 200}}}}")
+}
+
+#[test]
+fn an_object_that_no_longer_fits_is_left_out_as_a_whole_and_told() {
+    let steering = |name: &str, rules: usize| {
+        virtual_service(
+            name,
+            &format!("  hosts: [reviews]\n  http:\n{}", many(rules, item)),
+        )
+    };
+    let world = of(&[&steering("a", 6000), &steering("b", 6000), &steering("c", 4000)]);
+    let made = rules(&world);
+    assert_eq!(made.len(), api::limits::MAX_HTTP_RULES);
+    let of = |name: &str| {
+        made.iter()
+            .filter(|r| r.source.as_ref().is_some_and(|s| s.name == name))
+            .count()
+    };
+    assert_eq!((of("a"), of("b"), of("c")), (6000, 0, 4000));
+    let told = state(&world, "b").conflicts;
+    assert!(
+        told.len() == 1 && told[0].contains("more than 10000 rules"),
+        "{told:?}"
+    );
+    assert!(state(&world, "b").accepted);
+    assert_eq!(state(&world, "a").conflicts, [""; 0]);
+}
+
+#[test]
+fn what_is_joined_has_a_bound_and_the_rest_is_answered_here() {
+    let to_leaf = |i: usize| format!("  - {{match: [{{uri: {{prefix: /{i}}}}}], delegate: {{name: leaf}}}}");
+    let large = leaf(&many(300, item));
+    let early = of(&[&root(&many(300, to_leaf)), &large]);
+    let found = state(&early, "root");
+    assert!(!found.accepted && found.in_force.is_none());
+    let first = &found.findings[0];
+    assert!(
+        first.field == "spec.http[32].delegate" && first.message.contains("10000 is the most"),
+        "{first:?}"
+    );
+    // It was in force when the other grew: the route keeps to the limit, and nobody else gets the requests.
+    let grown = with(&of(&[&root(&many(300, to_leaf)), &leaf(&many(2, item))]), &large).0;
+    let made = rules(&grown);
+    assert!(made.len() <= api::limits::MAX_HTTP_RULES);
+    let last = made.last().unwrap();
+    assert!(
+        matches!(&last.action, Action::Direct(direct) if direct.status == 503),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn a_joined_rule_of_too_many_blocks_is_refused() {
+    let blocks = |n: usize| {
+        (0..n)
+            .map(|i| format!("{{uri: {{prefix: /{i}}}}}, "))
+            .collect::<String>()
+    };
+    let root = root(&format!(
+        "  - {{match: [{}], delegate: {{name: leaf}}}}\n",
+        blocks(40)
+    ));
+    for (n, accepted) in [(25, true), (26, false)] {
+        let leaf = leaf(&format!(
+            "  - {{match: [{}], directResponse: {{status: 200}}}}\n",
+            blocks(n)
+        ));
+        let found = state(&of(&[&root, &leaf]), "root");
+        assert_eq!(found.accepted, accepted, "{:?}", found.findings);
+        assert!(accepted || found.findings[0].message.contains("1000 is the most: split"));
+    }
+}
