@@ -96,9 +96,10 @@ fn rules(report: &mut Report, at: At<'_>, rules: &[HttpRoute]) {
     for (n, one) in rules.iter().enumerate() {
         rule(report, at.index(n), one);
     }
+    // What the rules of another object take of the requests, only that object says.
     let catch_all = rules
         .iter()
-        .position(|rule| matching::matches_everything(&rule.r#match));
+        .position(|rule| rule.delegate.is_none() && matching::matches_everything(&rule.r#match));
     unreachable(report, at, catch_all, rules.len());
     repeated(
         report,
@@ -110,10 +111,10 @@ fn rules(report: &mut Report, at: At<'_>, rules: &[HttpRoute]) {
 /// Rules that are compared with each other. In larger tables each with each would cost too much.
 const MAX_COMPARED: usize = 500;
 
-/// A rule with the match of one before it is never reached.
+/// A rule with the match of one before it is never reached, unless that one delegates.
 fn repeated(report: &mut Report, at: At<'_>, rules: &[HttpRoute]) {
     for (n, rule) in rules.iter().enumerate() {
-        let same = |before: &HttpRoute| before.r#match == rule.r#match;
+        let same = |before: &HttpRoute| before.delegate.is_none() && before.r#match == rule.r#match;
         if let Some(first) = rules[..n].iter().position(same) {
             let first = at.index(first);
             let message = format!(
