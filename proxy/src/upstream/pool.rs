@@ -81,7 +81,7 @@ struct Bounds {
 #[derive(Debug)]
 pub(super) struct History {
     pub(super) opened: Instant,
-    uses: Cell<u32>,
+    pub(super) uses: Cell<u32>,
     last_use: Cell<Instant>,
 }
 
@@ -133,10 +133,10 @@ impl History {
 
 #[derive(Debug)]
 pub(super) struct Http1 {
-    sender: http1::SendRequest<RequestBody>,
-    history: Rc<History>,
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    pub(super) history: Rc<History>,
     /// As the server announced in `Keep-Alive`, less a margin for the way there.
-    announced: Option<Duration>,
+    pub(super) announced: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -291,16 +291,6 @@ impl Lane {
             // Not ready: its last response has ended, but its task has not seen that yet.
         }
         Found::Open
-    }
-
-    /// A connection that was given back a moment ago, or is in use no longer for another reason.
-    pub(super) fn take_unready(self: &Rc<Self>) -> Option<Lease> {
-        let Http1 {
-            sender,
-            history,
-            announced: _,
-        } = self.idle.borrow_mut().pop()?;
-        Some(self.lease_http1(sender, history, true))
     }
 
     fn find_shared(self: &Rc<Self>) -> Found {

@@ -10,9 +10,11 @@
 //!
 //! A cluster without the bound has no part in this.
 
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::http1;
@@ -21,13 +23,16 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::body::RequestBody;
-use super::pool::{History, Lane, Lease, Load, Sender};
+use super::pool::{History, Http1, Lane, Lease, Load, Sender};
 use crate::config::snapshot::Cluster;
 use crate::limits::{self, Bound, Permit};
 use crate::live::ClusterLive;
 
 /// How long a connection in use stays with its lane while others wait elsewhere.
 const TURN: Duration = Duration::from_millis(100);
+
+/// How long a connection that came back has to become ready before the request waits in line, too.
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// How long other lanes have to give up an unused connection before one in use is.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -100,11 +105,9 @@ impl Lane {
     }
 
     async fn wait_for_place(self: &Rc<Self>, live: &Arc<ClusterLive>) -> Place {
-        // Back in the pool, but its task has not seen the end of the last response yet.
-        while let Some(mut lease) = self.take_unready() {
-            if lease.is_usable().await {
-                return Place::Connection(lease);
-            }
+        let mut unready = Unready::of(self);
+        if let Ok(Some(lease)) = tokio::time::timeout(MOMENT, unready.next()).await {
+            return Place::Connection(lease);
         }
         let max = || live.queue.max.load(Ordering::Relaxed);
         let has_room = || live.connections.load(Ordering::Relaxed) < max();
@@ -118,11 +121,12 @@ impl Lane {
             tokio::select! {
                 biased;
                 given = &mut turn.receiver => {
-                    if let Ok(mut lease) = given && lease.is_usable().await {
+                    if let Ok(lease) = given && let Some(lease) = unready.unless_usable(lease) {
                         return Place::Connection(lease);
                     }
                     turn.again();
                 }
+                Some(lease) = unready.next() => return Place::Connection(lease),
                 () = live.queue.freed.notified() => {
                     if let Some(permit) = limits::acquire_below(live, Bound::Connections, max()) {
                         if has_room() && live.queue.len() > 1 {
@@ -218,12 +222,74 @@ impl Lane {
     }
 }
 
-impl Lease {
-    /// Whether a connection that was handed over still takes requests; one of HTTP/1.1 may need a moment.
-    async fn is_usable(&mut self) -> bool {
-        match &mut self.sender {
-            Sender::Http1 { sender, .. } => sender.ready().await.is_ok(),
-            Sender::Http2 { sender, .. } => !sender.is_closed(),
+/// Connections that came back and take no request yet: their tasks have not seen the end of the last response, or its
+/// request is still on the way, for the server answered before it had read all.
+struct Unready<'a> {
+    lane: &'a Rc<Lane>,
+    connections: Vec<Http1>,
+}
+
+impl<'a> Unready<'a> {
+    /// All that the lane has.
+    fn of(lane: &'a Rc<Lane>) -> Self {
+        let connections = lane.idle.take();
+        Self { lane, connections }
+    }
+
+    /// Gives back what was handed over if it takes a request now, and keeps it if it may later.
+    fn unless_usable(&mut self, lease: Lease) -> Option<Lease> {
+        match lease.sender {
+            Sender::Http1 { sender, history } => {
+                history.uses.set(history.uses.get() - 1);
+                self.connections.push(Http1 {
+                    sender,
+                    history,
+                    announced: None,
+                });
+                None
+            }
+            Sender::Http2 { ref sender, .. } => {
+                let is_closed = sender.is_closed();
+                (!is_closed).then_some(lease)
+            }
+        }
+    }
+
+    /// The first that is ready; `None` when there is none left.
+    async fn next(&mut self) -> Option<Lease> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Lease>> {
+        let mut at = 0;
+        while let Some(connection) = self.connections.get_mut(at) {
+            let Poll::Ready(ready) = connection.sender.poll_ready(cx) else {
+                at += 1;
+                continue;
+            };
+            let Http1 { sender, history, .. } = self.connections.swap_remove(at);
+            if ready.is_ok() {
+                return Poll::Ready(Some(self.lane.lease_http1(sender, history, true)));
+            }
+        }
+        if self.connections.is_empty() {
+            Poll::Ready(None)
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+impl Drop for Unready<'_> {
+    fn drop(&mut self) {
+        let lane = self.lane;
+        for connection in self.connections.drain(..) {
+            if lane.waiting.get() > 0 {
+                lane.pass_on(connection.sender, connection.history, Instant::now());
+            } else {
+                lane.idle.borrow_mut().push(connection);
+                lane.watch();
+            }
         }
     }
 }

@@ -4,10 +4,12 @@ use std::cell::Cell;
 
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::timeout;
 
 use super::super::Wire;
+use super::super::body::Source;
+use super::super::feed::Feed;
 use super::super::pool::Pool;
 use super::*;
 use crate::testing::{cluster, run_paused};
@@ -124,5 +126,88 @@ fn all_who_begin_to_wait_at_once_are_heard() {
             assert!(matches!(place, Some(Place::Free(_))));
         }
         assert_eq!(cluster.live.queue.len(), 0);
+    });
+}
+
+/// The body of a request to us that is one byte long, which `DuplexStream` has yet to bring.
+async fn upload() -> (RequestBody, DuplexStream) {
+    let (mut app, ours) = tokio::io::duplex(4096);
+    let (tell, told) = oneshot::channel();
+    let tell = Cell::new(Some(tell));
+    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        tell.take().unwrap().send(request.into_body()).unwrap();
+        std::future::pending::<Result<http::Response<http_body_util::Empty<bytes::Bytes>>, hyper::Error>>()
+    });
+    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(ours), service);
+    tokio::task::spawn_local(serving);
+    app.write_all(b"POST / HTTP/1.1\r\nhost: reviews\r\ncontent-length: 1\r\n\r\n")
+        .await
+        .unwrap();
+    let source = Source::new(Feed::Application(told.await.unwrap()), Rc::default());
+    (RequestBody::Incoming(source), app)
+}
+
+/// A connection that came back before all of its request was sent; its server, and the application that sends the rest.
+async fn answered_early(lane: &Rc<Lane>, cluster: &Cluster) -> [DuplexStream; 2] {
+    let (mut lease, mut server) = open_http1(lane, cluster).await;
+    let (body, app) = upload().await;
+    let request = http::Request::post("/")
+        .header("host", "reviews")
+        .body(body)
+        .unwrap();
+    let answer = async {
+        let _head = server.read(&mut [0; 1024]).await.unwrap();
+        server
+            .write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
+            .await
+            .unwrap();
+    };
+    let (response, ()) = tokio::join!(lease.send(request, ([10, 0, 0, 1], 1).into()), answer);
+    assert_eq!(response.unwrap().status(), 401);
+    lease.give_back(None);
+    assert_eq!(lane.idle.borrow().len(), 1);
+    [server, app]
+}
+
+#[test]
+fn a_place_that_becomes_free_is_not_missed_for_a_connection_that_is_not_ready() {
+    run_paused(async {
+        let (cluster, pool) = (bounded(2), Pool::default());
+        let one = lane(&pool, &cluster, 0, Wire::Http1);
+        let other = permit(&cluster);
+        let _streams = answered_early(&one, &cluster).await;
+        let free = async {
+            tokio::time::sleep(2 * MOMENT).await;
+            drop(other);
+        };
+        let (place, ()) = tokio::join!(place(&one, &cluster), free);
+        assert!(matches!(place, Some(Place::Free(_))));
+        assert_eq!(one.idle.borrow().len(), 1, "it may become ready later");
+    });
+}
+
+#[test]
+fn a_connection_goes_to_who_waits_when_the_last_request_was_sent() {
+    run_paused(async {
+        let (cluster, pool) = (bounded(1), Pool::default());
+        let one = lane(&pool, &cluster, 0, Wire::Http1);
+        let [_server, mut app] = answered_early(&one, &cluster).await;
+        let rest = async {
+            tokio::time::sleep(2 * MOMENT).await;
+            app.write_all(b"x").await.unwrap();
+        };
+        let (a, b, ()) = tokio::join!(
+            async {
+                match place(&one, &cluster).await {
+                    Some(Place::Connection(lease)) => lease.give_back(None),
+                    _ => panic!("the first has it"),
+                }
+            },
+            place(&one, &cluster),
+            rest
+        );
+        let ((), Some(Place::Connection(_))) = (a, b) else {
+            panic!("the second has it after the first");
+        };
     });
 }
