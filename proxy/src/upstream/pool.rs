@@ -447,7 +447,8 @@ impl Lease {
                     return;
                 }
                 history.last_use.set(now);
-                if bounds.is_bounded && lane.cluster.queue.len() > 0 {
+                // Some may wait yet for a bound that was lifted.
+                if (bounds.is_bounded || lane.waiting.get() > 0) && lane.cluster.queue.len() > 0 {
                     return lane.pass_on(sender, history, now);
                 }
                 // A second less than announced: what is sent at the last moment arrives too late.

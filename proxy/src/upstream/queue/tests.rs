@@ -211,3 +211,29 @@ fn a_connection_goes_to_who_waits_when_the_last_request_was_sent() {
         };
     });
 }
+
+#[test]
+fn a_connection_that_comes_back_when_the_bound_was_lifted_goes_to_who_waits_yet() {
+    run_paused(async {
+        let (narrow, pool) = (bounded(1), Pool::default());
+        let one = lane(&pool, &narrow, 0, Wire::Http1);
+        let (lease, _server) = open_http1(&one, &narrow).await;
+        let mut spec = (*narrow.spec).clone();
+        spec.limits.max_connections = None;
+        let wide = Cluster {
+            name: Arc::clone(&narrow.name),
+            weights: crate::balancer::Weights::prepared(&spec, &narrow.endpoints, None),
+            spec: Arc::new(spec),
+            endpoints: narrow.endpoints.clone(),
+            live: Arc::clone(&narrow.live),
+            absent: None,
+        };
+        let lifted = async {
+            assert_eq!(narrow.live.queue.len(), 1);
+            lane(&pool, &wide, 0, Wire::Http1);
+            lease.give_back(None);
+        };
+        let (place, ()) = tokio::join!(place(&one, &narrow), lifted);
+        assert!(matches!(place, Some(Place::Connection(_))));
+    });
+}
