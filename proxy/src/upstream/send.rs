@@ -94,7 +94,12 @@ impl Upstream {
         let mut pending = None;
         loop {
             match lane.find() {
-                Found::Lease(lease) => return Ok(lease),
+                Found::Lease(lease) => {
+                    if pending.is_some() {
+                        lane.wake_next();
+                    }
+                    return Ok(lease);
+                }
                 Found::Wait => {
                     pending = pending
                         .map_or_else(|| limits::acquire(cluster, Bound::Pending), Ok)
@@ -106,6 +111,7 @@ impl Upstream {
                     // The server may have turned down what was offered.
                     let settled = self.ways.settled(wire);
                     if settled != lane.wire() {
+                        lane.wake_next();
                         lane = self.pool.lane(cluster, endpoint, settled);
                     }
                 }
@@ -115,8 +121,11 @@ impl Upstream {
                     let opening = lane.wire().is_http2().then(|| lane.opening());
                     // Boxed, so that requests which find a connection do not carry the room for a handshake.
                     let opened = Box::pin(self.open(&lane, cluster, endpoint, queued)).await;
-                    if let (Err(error), Some(opening)) = (&opened, &opening) {
-                        opening.failed(error.clone());
+                    match (&opened, &opening) {
+                        (Err(error), Some(opening)) => opening.failed(error.clone()),
+                        // Another's stream has ended: with many who wait, all would look for each that ends.
+                        (Ok(lease), Some(opening)) => opening.to_one.set(lease.reused),
+                        (_, None) => {}
                     }
                     return opened;
                 }

@@ -237,3 +237,32 @@ fn a_connection_that_comes_back_when_the_bound_was_lifted_goes_to_who_waits_yet(
         assert!(matches!(place, Some(Place::Connection(_))));
     });
 }
+
+#[test]
+fn one_who_waits_looks_when_there_is_nothing_new_to_share() {
+    run_paused(async {
+        let (cluster, pool) = (bounded(1), Pool::default());
+        let one = lane(&pool, &cluster, 0, Wire::Http2);
+        let opening = one.opening();
+        let looked = Rc::new(Cell::new(0));
+        for _ in 0..5 {
+            let (one, looked) = (Rc::clone(&one), Rc::clone(&looked));
+            tokio::task::spawn_local(async move {
+                one.wait().await.unwrap();
+                looked.set(looked.get() + 1);
+            });
+        }
+        // Time goes on when nothing else can.
+        tokio::time::sleep(TURN).await;
+        opening.to_one.set(true);
+        drop(opening);
+        tokio::time::sleep(TURN).await;
+        assert_eq!(looked.get(), 1);
+        one.wake_next();
+        tokio::time::sleep(TURN).await;
+        assert_eq!(looked.get(), 2);
+        drop(one.opening());
+        tokio::time::sleep(TURN).await;
+        assert_eq!(looked.get(), 5, "a new connection is for all");
+    });
+}
