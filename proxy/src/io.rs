@@ -9,6 +9,7 @@
 
 mod scratch;
 mod tls;
+mod tunnel;
 #[cfg(test)]
 mod weight;
 
@@ -28,6 +29,7 @@ use tokio::{
 
 pub(crate) use scratch::{SCRATCH, with_scratch};
 pub use tls::TlsStream;
+pub(crate) use tunnel::{Cut, Near};
 
 use crate::serve::Watched;
 
@@ -49,8 +51,10 @@ enum Stream {
     Tls(Box<TlsStream>),
     /// What an HTTP connection became after an upgrade, if it is not a stream of ours: a stream of HTTP/2.
     Upgraded(Box<TokioIo<Upgraded>>),
-    /// Two ends in one process: for tests, the admin side, and tunnels whose bytes are bodies.
+    /// Two ends in one process: for tests and the admin side.
     Memory(DuplexStream),
+    /// A tunnel whose bytes are bodies.
+    Tunnel(Near),
 }
 
 /// The same call on whichever stream it is.
@@ -61,6 +65,7 @@ macro_rules! each {
             Stream::Tls($it) => $call,
             Stream::Upgraded($it) => $call,
             Stream::Memory($it) => $call,
+            Stream::Tunnel($it) => $call,
         }
     };
 }
@@ -102,7 +107,7 @@ impl Io {
         match &self.stream {
             Stream::Tcp(stream) => Some(stream),
             Stream::Tls(stream) => stream.inner().tcp(),
-            Stream::Upgraded(_) | Stream::Memory(_) => None,
+            Stream::Upgraded(_) | Stream::Memory(_) | Stream::Tunnel(_) => None,
         }
     }
 
@@ -110,7 +115,9 @@ impl Io {
     pub(crate) fn bare(&self) -> Option<&TcpStream> {
         match &self.stream {
             Stream::Tcp(stream) if self.prefix.is_empty() => Some(stream),
-            Stream::Tcp(_) | Stream::Tls(_) | Stream::Upgraded(_) | Stream::Memory(_) => None,
+            Stream::Tcp(_) | Stream::Tls(_) | Stream::Upgraded(_) | Stream::Memory(_) | Stream::Tunnel(_) => {
+                None
+            }
         }
     }
 
@@ -118,13 +125,16 @@ impl Io {
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
         match &self.stream {
             Stream::Tls(stream) => stream.connection().alpn_protocol(),
-            Stream::Tcp(_) | Stream::Upgraded(_) | Stream::Memory(_) => None,
+            Stream::Tcp(_) | Stream::Upgraded(_) | Stream::Memory(_) | Stream::Tunnel(_) => None,
         }
     }
 
     /// Makes the coming drop a reset instead of an orderly end, so that the peer does not take a stream that was cut
-    /// for one that was complete. Streams without a socket of their own end as their kind does when dropped.
+    /// for one that was complete. Other streams without a socket of their own end as their kind does when dropped.
     pub fn abort(&self) {
+        if let Stream::Tunnel(near) = &self.stream {
+            near.abort();
+        }
         if let Some(stream) = self.tcp() {
             // Fails only on a socket that is dead already.
             let _ = stream.set_zero_linger();
@@ -173,6 +183,12 @@ impl From<TcpStream> for Io {
 impl From<DuplexStream> for Io {
     fn from(stream: DuplexStream) -> Self {
         Stream::Memory(stream).into()
+    }
+}
+
+impl From<Near> for Io {
+    fn from(near: Near) -> Self {
+        Stream::Tunnel(near).into()
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::io::{
 };
 
 use crate::error::Error;
-use crate::io::{Filled, Io, with_scratch};
+use crate::io::{Cut, Filled, Io, Near, with_scratch};
 
 /// The most that the head of an answer may have.
 const MAX_HEAD: usize = 16 << 10;
@@ -141,26 +141,32 @@ async fn post(io: Io, tunnel: &Tunnel) -> io::Result<Io> {
     });
     let (near, far) = tokio::io::duplex(BUFFER);
     let (up, down) = tokio::io::split(far);
+    let cut = Arc::<Cut>::default();
     let request = Request::post("/")
         .header(header::HOST, authority(tunnel))
-        .body(Up(up))
+        .body(Up(up, Arc::clone(&cut)))
         .map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     if !response.status().is_success() {
         return Err(refused(response.status().as_u16()));
     }
+    let broken = Arc::clone(&cut);
     tokio::task::spawn_local(async move {
-        if let Err(error) = carry_down(response.into_body(), down).await {
+        let mut down = down;
+        if let Err(error) = carry_down(response.into_body(), &mut down).await {
             tracing::debug!(%error, "tunnel ended");
+            broken.far();
         }
+        // Fails only when nobody is there to read it.
+        let _ = down.shutdown().await;
         // Only now: without its sender the connection would end.
         drop(sender);
     });
-    Ok(Io::from(near))
+    Ok(Io::from(Near::new(near, cut)))
 }
 
-/// What the application says, as the body of the request.
-struct Up(ReadHalf<DuplexStream>);
+/// What the application says, as the body of the request. Broken off by the application, it is no whole body.
+struct Up(ReadHalf<DuplexStream>, Arc<Cut>);
 
 impl Body for Up {
     type Data = Bytes;
@@ -174,18 +180,21 @@ impl Body for Up {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.0).poll_read(context, &mut buffer))?;
             let read = buffer.filled();
+            if read.is_empty() && self.1.is_near() {
+                return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())));
+            }
             Poll::Ready((!read.is_empty()).then(|| Ok(Frame::data(Bytes::copy_from_slice(read)))))
         })
     }
 }
 
-async fn carry_down(mut body: Incoming, mut down: WriteHalf<DuplexStream>) -> io::Result<()> {
+async fn carry_down(mut body: Incoming, down: &mut WriteHalf<DuplexStream>) -> io::Result<()> {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
             down.write_all(&data).await?;
         }
     }
-    down.shutdown().await
+    Ok(())
 }
 
 #[cfg(test)]

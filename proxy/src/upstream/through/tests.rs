@@ -154,6 +154,66 @@ fn post_carries_bytes_in_both_directions_at_once() {
 }
 
 #[test]
+fn what_is_cut_at_one_end_of_a_post_is_no_whole_at_the_other() {
+    run(async {
+        for is_whole in [true, false] {
+            let (near, mut far) = tokio::io::duplex(64 << 10);
+            let proxy = tokio::task::spawn_local(async move {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    far.read_buf(&mut asked).await.unwrap();
+                }
+                far.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+                    .await
+                    .unwrap();
+                if is_whole {
+                    far.write_all(b"0\r\n\r\n").await.unwrap();
+                }
+            });
+            let mut io = open(Io::from(near), &tunnel(TunnelMethod::Post, "x"), ENDPOINT)
+                .await
+                .unwrap();
+            proxy.await.unwrap();
+            let mut got = Vec::new();
+            let ended = io.read_to_end(&mut got).await;
+            assert_eq!(got, b"abc");
+            match ended {
+                Ok(_) => assert!(is_whole),
+                Err(error) => assert_eq!((error.kind(), is_whole), (io::ErrorKind::ConnectionReset, false)),
+            }
+        }
+        for is_whole in [true, false] {
+            let (near, mut far) = tokio::io::duplex(64 << 10);
+            let proxy = tokio::task::spawn_local(async move {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    far.read_buf(&mut asked).await.unwrap();
+                }
+                far.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                    .await
+                    .unwrap();
+                // The end of the body keeps the connection open: it is all that is waited for.
+                while !asked.ends_with(b"0\r\n\r\n") && far.read_buf(&mut asked).await.unwrap() > 0 {}
+                asked
+            });
+            let mut io = open(Io::from(near), &tunnel(TunnelMethod::Post, "x"), ENDPOINT)
+                .await
+                .unwrap();
+            io.write_all(b"part").await.unwrap();
+            if !is_whole {
+                io.abort();
+            }
+            drop(io);
+            let asked = timeout(Duration::from_secs(10), proxy).await.unwrap().unwrap();
+            let asked = String::from_utf8(asked).unwrap();
+            let ended = asked.ends_with("4\r\npart\r\n0\r\n\r\n");
+            assert_eq!(ended, is_whole, "{asked}");
+            assert_eq!(asked.contains("\r\n0\r\n"), is_whole, "{asked}");
+        }
+    });
+}
+
+#[test]
 fn a_post_that_is_refused_is_a_failed_connection() {
     run(async {
         let (near, far) = tokio::io::duplex(64 << 10);
