@@ -10,12 +10,16 @@ use std::sync::{Arc, Weak};
 
 use api::ClientTls;
 use rustls_pki_types::ServerName;
+use tokio::time::{Duration, Instant};
 
 use super::announce::Announcement;
 use super::{Upstream, Wire};
 use crate::error::Error;
 use crate::io::Io;
 use crate::originate::{Offer, Origin, Origins, Settings};
+
+/// For how long a server that turned HTTP/2 down is not offered it.
+const DECLINED: Duration = Duration::from_secs(60);
 
 /// How connections begin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,8 +62,8 @@ pub(super) struct Ways {
 #[derive(Debug)]
 struct Known {
     way: Rc<Way>,
-    /// Its servers turned HTTP/2 down: it is not offered again.
-    only_http1: Cell<bool>,
+    /// When one of its servers turned HTTP/2 down: for a while it is not offered again.
+    declined: Cell<Option<Instant>>,
 }
 
 impl Ways {
@@ -72,7 +76,7 @@ impl Ways {
         let way = Rc::new(way);
         let known = Known {
             way: Rc::clone(&way),
-            only_http1: Cell::new(false),
+            declined: Cell::new(None),
         };
         self.numbers.borrow_mut().insert(way, number);
         self.ways.borrow_mut().insert(number, known);
@@ -103,7 +107,8 @@ impl Ways {
     fn is_only_http1(&self, outside: Outside) -> bool {
         let ways = self.ways.borrow();
         ways.get(&outside.number)
-            .is_some_and(|known| known.only_http1.get())
+            .and_then(|known| known.declined.get())
+            .is_some_and(|at| at.elapsed() < DECLINED)
     }
 
     /// What is spoken on a new connection, which may be less than was offered.
@@ -113,7 +118,7 @@ impl Ways {
             && io.alpn() != Some(b"h2")
             && let Some(known) = self.ways.borrow().get(&outside.number)
         {
-            known.only_http1.set(true);
+            known.declined.set(Some(Instant::now()));
         }
         self.settled(wire)
     }
@@ -207,5 +212,36 @@ impl Upstream {
             offer,
             secure,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn http2_is_offered_again_a_while_after_it_was_turned_down() {
+        let ways = Ways::default();
+        let way = Way {
+            announcement: None,
+            tls: None,
+        };
+        let offering = |offer| {
+            Wire::Outside(Outside {
+                number: ways.number(way.clone()),
+                offer,
+                secure: true,
+            })
+        };
+        let (either, only) = (offering(Offer::Either), offering(Offer::Http1));
+        assert_eq!(ways.settled(either), either);
+        let io = Io::from(tokio::io::duplex(1).0);
+        for _ in 0..2 {
+            assert_eq!(ways.agreed(either, &io), only);
+            tokio::time::advance(DECLINED - Duration::from_secs(1)).await;
+            assert_eq!(ways.settled(either), only);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(ways.settled(either), either);
+        }
     }
 }
