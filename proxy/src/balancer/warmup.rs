@@ -3,7 +3,8 @@
 //!
 //! The part grows from the least to the whole as (time since it appeared / whole time)^(1 / aggression); the first second
 //! counts as a whole one, so that nothing starts at zero. A pick first asks chance whether an endpoint's part lets it have
-//! its turn, a few times; then all are looked through. Either way an endpoint's chance is its weight times its part.
+//! its turn, a few times; then one of those is taken, by their parts, for where all are new few get their turn. Only where none
+//! of them fits all are looked through. Each way an endpoint's chance is its weight times its part, or close to it.
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +14,7 @@ use rand::{Rng, RngExt};
 use super::choose::Field;
 use crate::config::snapshot::Endpoint;
 
-/// Endpoints asked before all are looked through.
+/// Endpoints asked before one of them is taken.
 const TRIES: usize = 8;
 
 /// The settings of a cluster in which something is new; `None`, after one comparison, where nothing is.
@@ -45,14 +46,22 @@ impl Warming<'_> {
         mut turn: impl FnMut(&mut R) -> usize,
         fits: impl Fn(usize) -> bool,
     ) -> Option<usize> {
+        let (mut kept, mut sum) = (None, 0.0);
         for _ in 0..TRIES {
             let i = turn(rng);
+            if !fits(i) {
+                continue;
+            }
             let part = self.part(&self.field.endpoints[i]);
-            if fits(i) && (part >= 1.0 || rng.random::<f64>() < part) {
+            if part >= 1.0 || rng.random::<f64>() < part {
                 return Some(i);
             }
+            sum += part;
+            if rng.random::<f64>() * sum < part {
+                kept = Some(i);
+            }
         }
-        self.scan(rng, fits)
+        kept.or_else(|| self.scan(rng, fits))
     }
 
     /// Each that fits takes the place of the one kept so far with the chance of its weight in the sum so far.
@@ -197,6 +206,32 @@ mod tests {
                 assert!(Arc::ptr_eq(&pick.endpoint, &cluster.endpoints[3]));
             }
         }
+    }
+
+    #[test]
+    fn where_all_are_new_a_pick_looks_at_a_few_and_prefers_the_oldest() {
+        let since = Instant::now();
+        let cluster = with(cluster_of(&[1; 1000]), |spec| {
+            spec.warmup = Some(settings(0.0, 2.0))
+        });
+        for (i, endpoint) in cluster.endpoints.iter().enumerate() {
+            let later = Duration::from_secs(if i < 500 { 0 } else { 3 });
+            cluster.live.appeared(&endpoint.live, since + later);
+        }
+        // Parts of 0.2 and 0.1.
+        let warming = under_way(Field::whole(&cluster), millis(since + Duration::from_secs(4))).unwrap();
+        let rng = &mut SmallRng::seed_from_u64(3);
+        let (looked, mut old) = (std::cell::Cell::new(0), 0);
+        for _ in 0..10_000 {
+            let fits = |_| {
+                looked.set(looked.get() + 1);
+                true
+            };
+            let picked = warming.one(rng, |rng| rng.random_range(0..1000), fits).unwrap();
+            old += u32::from(picked < 500);
+        }
+        assert!(looked.get() <= 10_000 * TRIES, "{} looks", looked.get());
+        assert!((6_300..7_000).contains(&old), "{old} of 10,000 for two in three");
     }
 
     #[test]
