@@ -4,7 +4,7 @@ use api::limits::MAX_HTTP_RULES;
 
 use super::lints::MAX_COMPARED;
 use super::policy::Policy;
-use super::rules::{HttpTemplate, Rules, TcpTemplate};
+use super::rules::{ActionTemplate, HttpTemplate, Rules, TcpTemplate};
 use super::{SourceObject, World};
 
 /// Of a VirtualService in force, the rules that an older one for the same host leaves nothing to, and whether there is room
@@ -25,6 +25,8 @@ pub(super) fn of_rules(world: &World, object: &SourceObject, rules: &Rules) -> V
             ));
             continue;
         }
+        // Clients that do not see the older one have the rules here.
+        fitting.retain(|(_, other)| other.export.covers(&rules.export));
         let older = fitting;
         let http = |(i, rule): (usize, &HttpTemplate)| {
             let (winner, _) = older
@@ -83,7 +85,9 @@ struct Pairs(usize);
 impl Pairs {
     /// Whether nothing is left to a rule behind an older one, as far as that shows without knowing what requests look like.
     fn take_requests(&mut self, older: &HttpTemplate, rule: &HttpTemplate) -> bool {
-        self.take(&older.blocks, &rule.blocks)
+        // What the rules of another object leave is left to the next rule here.
+        let delegates = matches!(older.action, ActionTemplate::Delegate(_));
+        !delegates && self.take(&older.blocks, &rule.blocks)
     }
 
     fn take_connections(&mut self, older: &TcpTemplate, rule: &TcpTemplate) -> bool {
@@ -101,7 +105,7 @@ impl Pairs {
     }
 }
 
-/// Of a DestinationRule in force, what an older one of its namespace for the same host and clients defines too. Such objects
+/// Of a DestinationRule in force, what an older one of its namespace for the same host and all of its clients defines too. Such objects
 /// are one.
 pub(super) fn of_policy(world: &World, object: &SourceObject, policy: &Policy) -> Vec<String> {
     let mut found = Vec::new();
@@ -112,7 +116,7 @@ pub(super) fn of_policy(world: &World, object: &SourceObject, policy: &Policy) -
         .filter(|(other, theirs)| {
             other.namespace == object.namespace
                 && theirs.selector == policy.selector
-                && theirs.export.overlaps(&policy.export)
+                && theirs.export.covers(&policy.export)
         });
     for (other, theirs) in older {
         let who = format!("{other} is older and has it");

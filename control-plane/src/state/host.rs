@@ -170,6 +170,15 @@ impl ObjectName {
             namespace: namespace.into(),
             name: name.into(),
         }
+    /// Whether every client that sees the other object sees this one.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::To(_), Self::All) => false,
+            (Self::To(some), Self::To(others)) => some.is_superset(others),
+        }
+    }
+
     }
 }
 

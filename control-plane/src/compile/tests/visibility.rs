@@ -136,6 +136,17 @@ fn a_conflict_names_the_rules_that_nothing_is_left_to() {
     };
     let found = state(&of(&[younger.clone(), older.clone()]), "younger").conflicts;
     assert_eq!(found, [says("spec.http[1]"), says("spec.tls[0]")]);
+    let delegates = older.replace("directResponse: {status: 200}", "delegate: {name: leaf}");
+    let leaf = virtual_service("leaf", "  http:\n  - directResponse: {status: 200}");
+    let world = of(&[younger.clone(), delegates, leaf]);
+    assert!(state(&world, "older").accepted);
+    let found = state(&world, "younger").conflicts;
+    assert_eq!(found, [says("spec.tls[0]")], "the leaf leaves the rest");
+    for (to, told) in [("[a, shop]", 0), ("['*']", 2)] {
+        let narrow = older.replace("hosts:", &format!("exportTo: {to}\n  hosts:"));
+        let found = state(&of(&[younger.clone(), narrow]), "younger").conflicts;
+        assert_eq!(found.len(), told, "other clients have it: {found:?}");
+    }
     let apart = of(&[
         younger.replace("hosts:", "exportTo: [a]\n  hosts:"),
         older.replace("hosts:", "exportTo: [b]\n  hosts:"),
