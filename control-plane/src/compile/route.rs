@@ -239,13 +239,16 @@ impl View<'_> {
                     cluster: self.cluster(&mirror.target),
                     share: mirror.share,
                 };
+                let copied = mirrors.iter().filter(|mirror| !mirror.share.is_nothing());
                 Action::Forward(Box::new(Forward {
                     split: self.split(shares),
                     timeout: timeout.filter(|timeout| !timeout.is_zero()),
                     retry: retry.clone().unwrap_or_default(),
                     rewrite: rewrite.clone(),
-                    fault: fault.clone(),
-                    mirrors: mirrors.iter().map(mirror).collect(),
+                    fault: fault
+                        .clone()
+                        .filter(|fault| fault.delay.is_some() || fault.abort.is_some()),
+                    mirrors: copied.map(mirror).collect(),
                 }))
             }
             ActionTemplate::Redirect {

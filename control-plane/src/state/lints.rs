@@ -10,8 +10,8 @@ use crds::peer_authentication::MtlsMode;
 use super::host::{ObjectName, ServiceName};
 use super::joined::Joint;
 use super::policy::Policy;
-use super::rules::{Rules, delegate};
-use super::{Pod, Service, World};
+use super::rules::{ActionTemplate, Delegation, HttpTemplate, Rules, delegate};
+use super::{Pod, Service, SourceObject, World};
 use crate::compile::declared;
 
 /// Pods that one policy is looked up for. More would cost what a large namespace has, for each of its policies.
@@ -104,12 +104,19 @@ pub(super) fn delegations(world: &World, object: &ObjectName, rules: &Rules) -> 
             if compared > MAX_COMPARED {
                 return found;
             }
-            if let Err(field) = delegate::join(&rules.http[i], delegation, leaf) {
-                found.push(format!(
-                    "spec.http[{i}].delegate: no request reaches spec.http[{j}] of {to}, because its match cannot hold \
-                     together with the one here: see {field}"
-                ));
-            }
+            let Err(field) = delegate::join(&rules.http[i], delegation, leaf) else {
+                continue;
+            };
+            let why = match field {
+                delegate::REWRITE | delegate::PREFIX_REWRITE => format!(
+                    "the path in the match here is narrower than the prefix that {field} there replaces; match the same \
+                     prefix here, or leave uri to the rule there"
+                ),
+                field => format!("its match cannot hold together with the one here: see {field}"),
+            };
+            found.push(format!(
+                "spec.http[{i}].delegate: no request reaches spec.http[{j}] of {to}, because {why}"
+            ));
         }
     }
     found
@@ -148,10 +155,51 @@ pub(super) fn reach(world: &World, namespace: &str, policy: &PeerAuthentication)
         .copied()
         .filter(|pod| !pod.injected && !pod.addresses.is_empty())
         .collect();
+        found.extend(beside_answer(i, delegation, &to, theirs));
     open.sort_by(|a, b| a.name.cmp(&b.name));
     let Some(first) = open.first() else {
         return Vec::new();
     };
+/// What a delegating rule says of requests that are sent on, where a rule at the other end answers them.
+fn beside_answer(i: usize, delegation: &Delegation, to: &SourceObject, theirs: &Rules) -> Option<String> {
+    let answer = |rule: &HttpTemplate| match &rule.action {
+        ActionTemplate::Redirect { .. } => Some("redirect"),
+        ActionTemplate::Direct(_) => Some("directResponse"),
+        ActionTemplate::Forward(_) | ActionTemplate::Delegate(_) => None,
+    };
+    let Delegation {
+        to: _,
+        timeout,
+        retry,
+        rewrite,
+        fault,
+        mirrors,
+    } = delegation;
+    let given = [
+        ("timeout", timeout.is_some()),
+        ("retries", retry.is_some()),
+        ("rewrite", rewrite.is_some()),
+        ("fault", fault.is_some()),
+        ("mirrors", !mirrors.is_empty()),
+    ];
+    let given: Vec<_> = given
+        .iter()
+        .filter(|(_, given)| *given)
+        .map(|(f, _)| *f)
+        .collect();
+    let (j, answer) = theirs
+        .http
+        .iter()
+        .enumerate()
+        .find_map(|(j, rule)| Some((j, answer(rule)?)))?;
+    (!given.is_empty()).then(|| {
+        format!(
+            "spec.http[{i}]: {} here has no effect on the requests of spec.http[{j}] of {to}, because {answer} answers them",
+            given.join(", ")
+        )
+    })
+}
+
     let text = format!(
         "spec.mtls: {} of {} that it is for has no proxy, so nothing enforces it there: such as `{}`",
         open.len(),

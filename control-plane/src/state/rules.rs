@@ -84,7 +84,9 @@ pub(crate) struct ForwardTemplate {
     /// `None` where nothing is said.
     pub(crate) retry: Option<Retry>,
     pub(crate) rewrite: Option<Rewrite>,
+    /// Empty for none, where that is said.
     pub(crate) fault: Option<Fault>,
+    /// Also those that get no share.
     pub(crate) mirrors: Vec<MirrorTemplate>,
 }
 
@@ -296,7 +298,10 @@ impl References {
             ActionTemplate::Delegate(delegation) => &delegation.mirrors,
             ActionTemplate::Redirect { .. } | ActionTemplate::Direct(_) => return,
         };
-        for MirrorTemplate { field, target, .. } in mirrors {
+        for MirrorTemplate { field, target, share } in mirrors {
+            if share.is_nothing() {
+                continue;
+            }
             self.add_one(target, || format!("spec.http[{rule}].{field}"));
         }
     }

@@ -248,3 +248,74 @@ fn a_joined_rule_of_too_many_blocks_is_refused() {
         assert!(accepted || found.findings[0].message.contains("1000 is the most: split"));
     }
 }
+
+#[test]
+fn nothing_that_is_said_counts_and_what_answers_ignores_is_told() {
+    let root = root(
+        "  - fault: {abort: {httpStatus: 500, percentage: {value: 100}}}
+    mirror: {host: ratings}
+    delegate: {name: leaf}
+",
+    );
+    let leaf = leaf(
+        "  - match: [{uri: {exact: /calm}}]
+    fault: {abort: {httpStatus: 500, percentage: {value: 0}}}
+    mirrors: [{destination: {host: ratings}, percentage: {value: 0}}]
+    route: [{destination: {host: reviews}}]
+  - match: [{uri: {exact: /ping}}]
+    directResponse: {status: 200}
+  - route: [{destination: {host: reviews}}]
+",
+    );
+    let world = of(&[&root, &leaf]);
+    let made = rules(&world);
+    let [Action::Forward(calm), Action::Direct(_), Action::Forward(rest)] =
+        &made.iter().map(|rule| rule.action.clone()).collect::<Vec<_>>()[..]
+    else {
+        panic!("{made:?}")
+    };
+    assert_eq!((calm.fault.clone(), calm.mirrors.len()), (None, 0));
+    assert!(rest.fault.is_some() && rest.mirrors.len() == 1);
+    assert_eq!(
+        state(&world, "root").warnings,
+        [
+            "spec.http[0]: fault, mirrors here has no effect on the requests of spec.http[1] of VirtualService shop/leaf, \
+             because directResponse answers them"
+        ]
+    );
+}
+
+#[test]
+fn a_rule_that_replaces_its_prefix_is_not_joined_with_a_narrower_path() {
+    let under = |uri: &str| {
+        root(&format!(
+            "  - {{match: [{{uri: {uri}}}], delegate: {{name: leaf}}}}\n"
+        ))
+    };
+    let rewrite = "rewrite: {uri: /new}, route: [{destination: {host: reviews}}]";
+    for (uri, field, there, made) in [
+        ("{prefix: /api/v1}", "rewrite.uri", rewrite, 0),
+        ("{exact: /api/v1}", "rewrite.uri", rewrite, 0),
+        (
+            "{prefix: /api/v1}",
+            "redirect.prefixRewrite",
+            "redirect: {prefixRewrite: /new}",
+            0,
+        ),
+        ("{prefix: /api}", "", rewrite, 1),
+        ("{prefix: /}", "", rewrite, 1),
+        (
+            "{prefix: /api/v1}",
+            "",
+            "rewrite: {authority: a.test}, route: [{destination: {host: reviews}}]",
+            1,
+        ),
+    ] {
+        let leaf = leaf(&format!("  - {{match: [{{uri: {{prefix: /api}}}}], {there}}}\n"));
+        let world = of(&[&under(uri), &leaf]);
+        assert_eq!(rules(&world).len(), made, "{uri} {there}");
+        let told = state(&world, "root").warnings;
+        assert_eq!(told.len(), 1 - made, "{told:?}");
+        assert!(told.iter().all(|text| text.contains(field)), "{told:?}");
+    }
+}

@@ -8,10 +8,15 @@ use super::{ActionTemplate, Delegation, Filter, ForwardTemplate, HttpTemplate};
 /// What two conditions cannot be joined in.
 pub(crate) type Apart = &'static str;
 
+/// The fields that replace the prefix that the rule matched: the joined one must be the one they were written for.
+pub(crate) const REWRITE: Apart = "rewrite.uri";
+pub(crate) const PREFIX_REWRITE: Apart = "redirect.prefixRewrite";
+
 /// The rule `leaf` as the requests of `root` find it; `root` is the rule that delegates, by `delegation`.
 ///
 /// # Errors
-/// Names the condition in which no request can meet both, or in which two expressions would have to hold at once.
+/// Names the condition in which no request can meet both, or in which two expressions would have to hold at once; or what
+/// would replace another part of the path than the leaf means.
 pub(crate) fn join(
     root: &HttpTemplate,
     delegation: &Delegation,
@@ -19,7 +24,7 @@ pub(crate) fn join(
 ) -> Result<HttpTemplate, Apart> {
     let mut joined = leaf.clone();
     joined.name = name(&root.name, &leaf.name);
-    joined.blocks = blocks(&root.blocks, &leaf.blocks)?;
+    joined.blocks = blocks(&root.blocks, &leaf.blocks, replaces_prefix(&leaf.action))?;
     if let ActionTemplate::Forward(forward) = &mut joined.action {
         let Delegation {
             to: _,
@@ -65,6 +70,7 @@ fn name(root: &str, leaf: &str) -> String {
 fn blocks(
     root: &[(Filter, HttpMatch)],
     leaf: &[(Filter, HttpMatch)],
+    replaces_prefix: Option<Apart>,
 ) -> Result<Vec<(Filter, HttpMatch)>, Apart> {
     if root.is_empty() || leaf.is_empty() {
         return Ok(root.iter().chain(leaf).cloned().collect());
@@ -74,7 +80,10 @@ fn blocks(
     for (root_filter, root) in root {
         for (leaf_filter, leaf) in leaf {
             match filters(root_filter, leaf_filter).and_then(|f| Ok((f, conditions(root, leaf)?))) {
-                Ok(block) => joined.push(block),
+                Ok(block) => match replaces_prefix.filter(|_| narrows_prefix(leaf, &block.1)) {
+                    Some(field) => return Err(field),
+                    None => joined.push(block),
+                },
                 Err(field) => apart = Some(field),
             }
         }
@@ -83,6 +92,22 @@ fn blocks(
         Some(field) if joined.is_empty() => Err(field),
         _ => Ok(joined),
     }
+}
+
+/// The field by which a rule replaces the prefix that it matched.
+fn replaces_prefix(action: &ActionTemplate) -> Option<Apart> {
+    match action {
+        ActionTemplate::Forward(forward) => {
+            let uri = forward.rewrite.as_ref()?.uri.as_ref();
+            uri.map(|_| REWRITE)
+        }
+        ActionTemplate::Redirect { redirect, .. } => redirect.prefix_rewrite.as_ref().map(|_| PREFIX_REWRITE),
+        ActionTemplate::Direct(_) | ActionTemplate::Delegate(_) => None,
+    }
+}
+
+fn narrows_prefix(leaf: &HttpMatch, joined: &HttpMatch) -> bool {
+    matches!(leaf.uri, Some(StringMatch::Prefix(_))) && joined.uri != leaf.uri
 }
 
 fn filters(root: &Filter, leaf: &Filter) -> Result<Filter, Apart> {

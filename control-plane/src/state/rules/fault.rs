@@ -6,8 +6,8 @@ use http::StatusCode;
 
 use super::{refuse, whole_ms};
 
-/// The fault; `None` where no request gets any.
-pub(super) fn fault(fault: &crd::Fault) -> Result<Option<Fault>, Invalid> {
+/// The fault; empty where no request gets any, which is something else than not to say anything of it.
+pub(super) fn fault(fault: &crd::Fault) -> Result<Fault, Invalid> {
     let crd::Fault { delay, abort } = fault;
     let delay = delay
         .as_ref()
@@ -21,7 +21,7 @@ pub(super) fn fault(fault: &crd::Fault) -> Result<Option<Fault>, Invalid> {
         .map_err(|e| e.under("abort"))?;
     let delay = delay.filter(|delay| !delay.share.is_nothing());
     let abort = abort.filter(|abort| !abort.share.is_nothing());
-    Ok((delay.is_some() || abort.is_some()).then_some(Fault { delay, abort }))
+    Ok(Fault { delay, abort })
 }
 
 /// A share in percent, or the deprecated field with whole ones in its place.
@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    fn read(yaml: &str) -> Result<Option<Fault>, Invalid> {
+    fn read(yaml: &str) -> Result<Fault, Invalid> {
         fault(&serde_saphyr::from_str(yaml).unwrap())
     }
 
@@ -141,7 +141,7 @@ mod tests {
             "{delay: {fixedDelay: 1500us, percentage: {value: 12.5}, percent: 90},
               abort: {httpStatus: 429, percentage: {value: 1}}}",
         );
-        let Fault { delay, abort } = both.unwrap().unwrap();
+        let Fault { delay, abort } = both.unwrap();
         let (delay, abort) = (delay.unwrap(), abort.unwrap());
         assert_eq!(
             (delay.delay, delay.share),
@@ -157,7 +157,7 @@ mod tests {
     fn a_grpc_status_has_an_http_status_for_other_requests() {
         for (name, grpc, http) in [("UNAVAILABLE", 14, 503), ("5", 5, 404), ("CANCELLED", 1, 499)] {
             let yaml = format!("{{abort: {{grpcStatus: '{name}', percentage: {{value: 100}}}}}}");
-            let abort = read(&yaml).unwrap().unwrap().abort.unwrap();
+            let abort = read(&yaml).unwrap().abort.unwrap();
             assert_eq!((abort.grpc, abort.status.as_u16()), (grpc, http), "{name}");
         }
     }
@@ -168,9 +168,13 @@ mod tests {
             "{delay: {fixedDelay: 1s}}",
             "{delay: {fixedDelay: 1s, percent: 0}, abort: {httpStatus: 500}}",
         ] {
-            assert_eq!(read(yaml).unwrap(), None, "{yaml}");
+            let nothing = Fault {
+                delay: None,
+                abort: None,
+            };
+            assert_eq!(read(yaml).unwrap(), nothing, "{yaml}");
         }
-        let old = read("{delay: {fixedDelay: 1s, percent: 10}}").unwrap().unwrap();
+        let old = read("{delay: {fixedDelay: 1s, percent: 10}}").unwrap();
         assert_eq!(old.delay.unwrap().share, percent(10.0));
     }
 

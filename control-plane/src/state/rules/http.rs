@@ -59,10 +59,11 @@ pub(super) fn template(rule: &crd::HttpRoute, namespace: &str) -> Result<HttpTem
                     .map(self::rewrite)
                     .transpose()
                     .map_err(|e| e.under("rewrite"))?,
-                fault: match fault {
-                    Some(fault) => fault::fault(fault).map_err(|e| e.under("fault"))?,
-                    None => None,
-                },
+                fault: fault
+                    .as_ref()
+                    .map(fault::fault)
+                    .transpose()
+                    .map_err(|e| e.under("fault"))?,
                 mirrors: match mirror {
                     Some(mirror) => {
                         let share = fault::share(mirror_percentage.as_ref(), *mirror_percent, Fraction::ALL);
@@ -246,7 +247,7 @@ fn mirrors(mirrors: &[resilience::Mirror], namespace: &str) -> Result<Vec<Mirror
         let share = fault::share(percentage.as_ref(), None, Fraction::ALL);
         let share = share.map_err(|e| e.under(&format!("mirrors[{i}]")))?;
         let field = format!("mirrors[{i}].destination");
-        templates.extend(one_mirror(field, destination, share, namespace)?);
+        templates.push(one_mirror(field, destination, share, namespace)?);
     }
     Ok(templates)
 }
@@ -256,19 +257,18 @@ fn only_mirror(
     share: Fraction,
     namespace: &str,
 ) -> Result<Vec<MirrorTemplate>, Invalid> {
-    let template = one_mirror("mirror".to_owned(), mirror, share, namespace)?;
-    Ok(template.into_iter().collect())
+    Ok(vec![one_mirror("mirror".to_owned(), mirror, share, namespace)?])
 }
 
-/// `None` where no request is copied.
+/// Also one that no request is copied to: it is said, so that nothing else counts in its place.
 fn one_mirror(
     field: String,
     destination: &Destination,
     share: Fraction,
     namespace: &str,
-) -> Result<Option<MirrorTemplate>, Invalid> {
+) -> Result<MirrorTemplate, Invalid> {
     let target = target(destination, namespace).map_err(|e| e.under(&field))?;
-    Ok((!share.is_nothing()).then_some(MirrorTemplate { field, target, share }))
+    Ok(MirrorTemplate { field, target, share })
 }
 
 fn rewrite(rewrite: &crd::Rewrite) -> Result<Rewrite, Invalid> {
