@@ -7,7 +7,7 @@ use api::Protocol;
 use crds::PeerAuthentication;
 use crds::peer_authentication::MtlsMode;
 
-use super::host::{ObjectName, ServiceName};
+use super::host::{Export, ObjectName, ServiceName};
 use super::joined::Joint;
 use super::policy::Policy;
 use super::rules::{ActionTemplate, Delegation, HttpTemplate, Rules, delegate};
@@ -46,6 +46,43 @@ pub(super) fn subsets(world: &World, policy: &Policy) -> Vec<String> {
         }
     }
     found
+}
+
+/// Subsets that a VirtualService names and that some of its clients do not have, because what defines them is not for all.
+pub(super) fn limited_subsets(world: &World, rules: &Rules) -> Vec<String> {
+    let lacking = |policy: &Policy| match (&policy.selector, &policy.export) {
+        (Some(_), _) => Some("that its workloadSelector does not select".to_owned()),
+        (None, Export::To(namespaces)) if !policy.export.covers(&rules.export) => {
+            Some(match namespaces.len() {
+                0 => "of every namespace".to_owned(),
+                _ => format!(
+                    "outside {}",
+                    Vec::from_iter(namespaces.iter().cloned()).join(", ")
+                ),
+            })
+        }
+        (None, Export::All | Export::To(_)) => None,
+    };
+    let found = rules.references.iter().filter_map(|reference| {
+        let name = reference.target.subset.as_ref()?;
+        let mut all = world.governing(&reference.target.service);
+        let mut limited = None;
+        // One that is for all of them is enough.
+        all.try_for_each(|(object, policy)| {
+            if policy.subsets.iter().any(|subset| subset.name == *name) {
+                let lacking = lacking(policy)?;
+                limited.get_or_insert((object, lacking));
+            }
+            Some(())
+        })?;
+        let (object, lacking) = limited?;
+        Some(format!(
+            "{}.subset: `{name}` is defined by {object}, which is not for clients {lacking}, so these have no such subset \
+             and their traffic for it has nowhere to go; define it for them too",
+            reference.field
+        ))
+    });
+    found.collect()
 }
 
 /// Hosts of a VirtualService whose ports are all declared as something that its kind of rules never sees.
@@ -118,48 +155,11 @@ pub(super) fn delegations(world: &World, object: &ObjectName, rules: &Rules) -> 
                 "spec.http[{i}].delegate: no request reaches spec.http[{j}] of {to}, because {why}"
             ));
         }
+        found.extend(beside_answer(i, delegation, &to, theirs));
     }
     found
 }
 
-/// A host of a VirtualService at whose addresses nothing is left to decide.
-pub(super) fn chosen_before(world: &World, field: &str, host: &str, service: &ServiceName) -> Option<String> {
-    let headless = world.service(service)?.addresses.is_empty();
-    headless.then(|| {
-        format!(
-            "{field}: `{host}` is headless: its clients choose a pod themselves and are not steered to another one; give \
-             the rules to a Service that has a cluster address"
-        )
-    })
-}
-
-/// A PeerAuthentication that selects no pod now, or demands mutual TLS where no proxy can hold to it.
-pub(super) fn reach(world: &World, namespace: &str, policy: &PeerAuthentication) -> Vec<String> {
-    // In the root namespace it is for the whole mesh, whatever is in it.
-    if namespace == api::names::ROOT_NAMESPACE {
-        return Vec::new();
-    }
-    let labels = policy.spec.selector.as_ref().map(|s| &s.match_labels);
-    let selected = |pod: &&Pod| labels.is_none_or(|labels| selects(labels, &pod.labels));
-    let pods: Vec<&Pod> = world.pods_in(namespace).take(MAX_PODS).filter(selected).collect();
-    let has_selector = labels.is_some_and(|labels| !labels.is_empty());
-    if pods.is_empty() {
-        let text = format!("spec.selector: selects none of the pods of namespace `{namespace}` now");
-        return has_selector.then_some(text).into_iter().collect();
-    }
-    if policy.spec.mtls.as_ref().and_then(|mtls| mtls.mode) != Some(MtlsMode::Strict) {
-        return Vec::new();
-    }
-    let mut open: Vec<&Pod> = pods
-        .iter()
-        .copied()
-        .filter(|pod| !pod.injected && !pod.addresses.is_empty())
-        .collect();
-        found.extend(beside_answer(i, delegation, &to, theirs));
-    open.sort_by(|a, b| a.name.cmp(&b.name));
-    let Some(first) = open.first() else {
-        return Vec::new();
-    };
 /// What a delegating rule says of requests that are sent on, where a rule at the other end answers them.
 fn beside_answer(i: usize, delegation: &Delegation, to: &SourceObject, theirs: &Rules) -> Option<String> {
     let answer = |rule: &HttpTemplate| match &rule.action {
@@ -200,6 +200,43 @@ fn beside_answer(i: usize, delegation: &Delegation, to: &SourceObject, theirs: &
     })
 }
 
+/// A host of a VirtualService at whose addresses nothing is left to decide.
+pub(super) fn chosen_before(world: &World, field: &str, host: &str, service: &ServiceName) -> Option<String> {
+    let headless = world.service(service)?.addresses.is_empty();
+    headless.then(|| {
+        format!(
+            "{field}: `{host}` is headless: its clients choose a pod themselves and are not steered to another one; give \
+             the rules to a Service that has a cluster address"
+        )
+    })
+}
+
+/// A PeerAuthentication that selects no pod now, or demands mutual TLS where no proxy can hold to it.
+pub(super) fn reach(world: &World, namespace: &str, policy: &PeerAuthentication) -> Vec<String> {
+    // In the root namespace it is for the whole mesh, whatever is in it.
+    if namespace == api::names::ROOT_NAMESPACE {
+        return Vec::new();
+    }
+    let labels = policy.spec.selector.as_ref().map(|s| &s.match_labels);
+    let selected = |pod: &&Pod| labels.is_none_or(|labels| selects(labels, &pod.labels));
+    let pods: Vec<&Pod> = world.pods_in(namespace).take(MAX_PODS).filter(selected).collect();
+    let has_selector = labels.is_some_and(|labels| !labels.is_empty());
+    if pods.is_empty() {
+        let text = format!("spec.selector: selects none of the pods of namespace `{namespace}` now");
+        return has_selector.then_some(text).into_iter().collect();
+    }
+    if policy.spec.mtls.as_ref().and_then(|mtls| mtls.mode) != Some(MtlsMode::Strict) {
+        return Vec::new();
+    }
+    let mut open: Vec<&Pod> = pods
+        .iter()
+        .copied()
+        .filter(|pod| !pod.injected && !pod.addresses.is_empty())
+        .collect();
+    open.sort_by(|a, b| a.name.cmp(&b.name));
+    let Some(first) = open.first() else {
+        return Vec::new();
+    };
     let text = format!(
         "spec.mtls: {} of {} that it is for has no proxy, so nothing enforces it there: such as `{}`",
         open.len(),
@@ -279,6 +316,50 @@ mod tests {
             [""; 0],
             "nothing runs yet, so nothing is missing"
         );
+    }
+
+    #[test]
+    fn a_subset_that_some_clients_lack_is_told() {
+        let steering = |export: &str| {
+            virtual_service(
+                "r",
+                &format!(
+                    "  {export}\n  hosts: [reviews]\n  http:\n  - route: [{{destination: {{host: reviews, subset: v1}}}}]"
+                ),
+            )
+        };
+        let defined = |name: &str, limit: &str| {
+            destination_rule(
+                name,
+                &format!("  host: reviews\n  {limit}\n  subsets: [{{name: v1, labels: {{version: v1}}}}]"),
+            )
+        };
+        let selects = "workloadSelector: {matchLabels: {app: web}}";
+        for (export, limits, lacking) in [
+            ("", vec![""], None),
+            ("", vec!["exportTo: ['.']"], Some("outside shop")),
+            ("exportTo: ['.']", vec!["exportTo: ['.']"], None),
+            (
+                "",
+                vec![selects],
+                Some("that its workloadSelector does not select"),
+            ),
+            ("", vec![selects, ""], None),
+        ] {
+            let rules = limits
+                .iter()
+                .enumerate()
+                .map(|(i, limit)| defined(&format!("d{i}"), limit));
+            let found = warnings(&[shop(), steering(export), rules.collect()], "r");
+            let says = lacking.map(|lacking| {
+                format!(
+                    "spec.http[0].route[0].destination.subset: `v1` is defined by DestinationRule shop/d0, which is not \
+                     for clients {lacking}, so these have no such subset and their traffic for it has nowhere to go; \
+                     define it for them too"
+                )
+            });
+            assert_eq!(found, Vec::from_iter(says), "{export} {limits:?}");
+        }
     }
 
     #[test]

@@ -110,6 +110,7 @@ impl World {
         }
         if let Some(rules) = &held.ready {
             state.warnings.extend(lints::protocols(self, rules));
+            state.warnings.extend(lints::limited_subsets(self, rules));
             state
                 .warnings
                 .extend(lints::delegations(self, &held.age.object(), rules));
