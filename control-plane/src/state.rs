@@ -277,6 +277,11 @@ impl World {
         self.index.naming.linked(service)
     }
 
+    /// The VirtualServices that delegate to this one.
+    pub(crate) fn delegating(&self, to: &ObjectName) -> impl Iterator<Item = &ObjectName> {
+        self.index.delegating.linked(to)
+    }
+
     /// The pod that has this address; of several the youngest, as the others are about to go.
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {

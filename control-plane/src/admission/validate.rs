@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::review::{Answer, GroupKind, Operation, Request};
 use crate::source::Change;
-use crate::state::{Host, ObjectState, Verdict, World};
+use crate::state::{Host, ObjectName, ObjectState, Verdict, World};
 
 /// Findings of one refusal; those beyond them are counted.
 const MAX_FINDINGS: usize = 10;
@@ -116,10 +116,17 @@ fn warnings(state: &ObjectState) -> Vec<String> {
     all
 }
 
-/// What a DestinationRule takes away from VirtualServices that were in force with it.
+/// What a change of an object takes away from VirtualServices that were in force with it.
 fn losers(before: &World, after: &World, object: Option<&Object>) -> Vec<String> {
-    let Some(Object::DestinationRule(rule)) = object else {
-        return Vec::new();
+    let rule = match object {
+        Some(Object::DestinationRule(rule)) => rule,
+        Some(Object::VirtualService(leaf)) => {
+            let metadata = &leaf.metadata;
+            let namespace = metadata.namespace.as_deref().unwrap_or_default();
+            let to = ObjectName::new(namespace, metadata.name.as_deref().unwrap_or_default());
+            return unanswered(before, after, &to);
+        }
+        _ => return Vec::new(),
     };
     let namespace = rule.metadata.namespace.as_deref().unwrap_or_default();
     let services = after.meant(&Host::resolve(&rule.spec.host, namespace));
@@ -139,6 +146,22 @@ fn losers(before: &World, after: &World, object: Option<&Object>) -> Vec<String>
         })
     });
     found.collect()
+}
+
+/// The rules that can no longer leave their requests to this object.
+fn unanswered(before: &World, after: &World, to: &ObjectName) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in after.delegating(to) {
+        let was = before.unjoined(name, to);
+        let lost = after.unjoined(name, to).into_iter();
+        for (rule, why) in lost.filter(|(rule, _)| !was.iter().any(|(before, _)| before == rule)) {
+            found.push(format!(
+                "VirtualService {name} delegates to this one in spec.http[{rule}], and its requests get 503: \
+                 {to} {why}"
+            ));
+        }
+    }
+    found
 }
 
 /// Our kind of this name.

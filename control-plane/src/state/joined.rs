@@ -6,7 +6,7 @@ use std::fmt;
 use api::limits::MAX_HTTP_RULES;
 
 use super::rules::{Delegation, HttpTemplate, Rules};
-use super::{SourceObject, World};
+use super::{ObjectName, SourceObject, World};
 
 /// Blocks of one rule that is joined from two: those of the one times those of the other.
 pub(super) const MAX_JOINED_BLOCKS: usize = 1000;
@@ -82,6 +82,17 @@ impl World {
             }
         };
         rules.delegations().map(joint).collect()
+    }
+
+    /// Of an object in force, the rules that cannot leave their requests to another one, and why.
+    pub(crate) fn unjoined(&self, name: &ObjectName, to: &ObjectName) -> Vec<(usize, Unjoined)> {
+        let Some((_, rules)) = self.in_force(name) else {
+            return Vec::new();
+        };
+        let joints = self.joints(&name.namespace, rules).into_iter();
+        let of = joints.filter(|joint| joint.delegation.to == *to);
+        of.filter_map(|joint| Some((joint.rule, joint.leaf.err()?)))
+            .collect()
     }
 
     fn leaf(

@@ -250,3 +250,38 @@ fn what_does_not_belong_here_is_said() {
     let error = judge(&World::default(), &nothing).unwrap_err();
     assert!(error.starts_with("request.object"), "{error}");
 }
+
+#[test]
+fn what_leaves_the_requests_of_a_delegating_rule_to_nobody_is_told() {
+    let leaf = virtual_service("leaf", "  http:\n  - route: [{destination: {host: ratings}}]");
+    let root = virtual_service("root", "  hosts: [reviews]\n  http:\n  - delegate: {name: leaf}");
+    let running = world(&[shop(), leaf.clone(), root].concat());
+    let says = |why: &str| {
+        format!(
+            "VirtualService shop/root delegates to this one in spec.http[0], and its requests get 503: shop/leaf {why}"
+        )
+    };
+    let gone = judge(&running, &request("DELETE", &Value::Null, &json_of(&leaf))).unwrap();
+    assert_eq!(
+        allowed(gone),
+        [says(
+            "is not there, or not in force (yet): create it, or see its status"
+        )]
+    );
+    for (with, why) in [
+        (
+            "exportTo: [other]",
+            "is not exported to namespace `shop`: add that to its exportTo",
+        ),
+        (
+            "hosts: [ratings]",
+            "has hosts of its own: only one without spec.hosts can be delegated to",
+        ),
+    ] {
+        let new = leaf.replace("  http:", &format!("  {with}\n  http:"));
+        let warnings = allowed(update(&running, &leaf, &new));
+        assert!(warnings.contains(&says(why)), "{warnings:?}");
+    }
+    let better = leaf.replace("- route", "- timeout: 1s\n    route");
+    assert_eq!(allowed(update(&running, &leaf, &better)), [""; 0]);
+}
