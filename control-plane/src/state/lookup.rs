@@ -102,10 +102,18 @@ impl World {
     /// these the ones that select the client, where any does.
     pub(crate) fn governing_from(&self, client: &Proxy, service: &ServiceName) -> Deciding<'_, Policy> {
         let all: Vec<_> = self.governing(service).collect();
-        // Only objects from elsewhere are for some clients and not for others.
-        let by_namespace = all.iter().any(|(object, policy)| {
-            object.namespace != service.namespace || policy.export.is_limited() || policy.selector.is_some()
-        });
+        // Objects of the Service's namespace and of the root are for all clients, but those of the root have them the other
+        // way round.
+        let has = |namespace: &str| all.iter().any(|(object, _)| object.namespace == namespace);
+        let both = service.namespace != names::ROOT_NAMESPACE
+            && has(&service.namespace)
+            && has(names::ROOT_NAMESPACE);
+        let by_namespace = both
+            || all.iter().any(|(object, policy)| {
+                let elsewhere =
+                    ![&*service.namespace, names::ROOT_NAMESPACE].contains(&object.namespace.as_str());
+                elsewhere || policy.export.is_limited() || policy.selector.is_some()
+            });
         let by_labels = all.iter().any(|(_, policy)| policy.selector.is_some());
         let order = [&*client.namespace, &*service.namespace, names::ROOT_NAMESPACE];
         let rank = |object: &SourceObject| order.iter().position(|namespace| *namespace == object.namespace);

@@ -204,3 +204,28 @@ fn a_wildcard_without_a_service_below_it_is_told() {
         ["spec.hosts[0]: there is no Service below `*.nobody.svc.cluster.local` (yet), so it has no effect"]
     );
 }
+
+#[test]
+fn a_policy_of_the_root_alone_is_the_same_for_every_namespace() {
+    let root = object(
+        "DestinationRule",
+        "hauberk-system",
+        "all",
+        "  host: '*'\n  trafficPolicy: {loadBalancer: {simple: RANDOM}}",
+    );
+    let own = balanced("own", "ROUND_ROBIN", "  host: reviews");
+    let elsewhere = root.replace("namespace: hauberk-system", "namespace: other");
+    for (objects, differs) in [
+        (vec![root.clone()], false),
+        (vec![own.clone()], false),
+        // For clients in the root namespace, its own goes first.
+        (vec![root.clone(), own], true),
+        (vec![elsewhere], true),
+        (vec![root.replace("  host:", "  exportTo: [shop]\n  host:")], true),
+    ] {
+        let world = of(&objects);
+        let reviews = crate::state::ServiceName::new("shop", "reviews");
+        let deciding = world.governing_from(&web(&world), &reviews);
+        assert_eq!(deciding.by_namespace, differs, "{objects:?}");
+    }
+}
