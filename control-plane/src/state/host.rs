@@ -37,6 +37,21 @@ impl ServiceName {
         ok.then(|| Self::new(namespace, name))
     }
 
+    /// Whether its full name ends so. Asked of every Service there is, so the name is not put together.
+    fn ends_with(&self, suffix: &str) -> bool {
+        let mut rest = suffix;
+        for part in [SERVICE_SUFFIX, ".", &self.namespace, ".", &self.name] {
+            if rest.len() <= part.len() {
+                return part.ends_with(rest);
+            }
+            match rest.strip_suffix(part) {
+                Some(before) => rest = before,
+                None => return false,
+            }
+        }
+        false
+    }
+
     /// The Service that `host` means when it is written in `namespace`; `None` for a host outside the mesh.
     #[must_use]
     pub fn resolve(host: &str, namespace: &str) -> Option<Self> {
@@ -93,9 +108,19 @@ impl Host {
     pub(crate) fn covers(&self, service: &ServiceName) -> bool {
         match self {
             Self::Service(name) => name == service,
-            Self::Below(suffix) => service.to_string().ends_with(suffix),
+            Self::Below(suffix) => service.ends_with(suffix),
             Self::Outside(_) => false,
         }
+    }
+
+    /// The namespace whose Services are meant, where it is a wildcard for just these.
+    pub(super) fn of_namespace(&self) -> Option<&str> {
+        let Self::Below(suffix) = self else { return None };
+        let namespace = suffix
+            .strip_suffix(SERVICE_SUFFIX)?
+            .strip_suffix('.')?
+            .strip_prefix('.')?;
+        (!namespace.is_empty() && !namespace.contains('.')).then_some(namespace)
     }
 
     /// The one Service that is meant.
@@ -145,6 +170,15 @@ impl Export {
         }
     }
 
+    /// Whether every client that sees the other object sees this one.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::To(_), Self::All) => false,
+            (Self::To(some), Self::To(others)) => some.is_superset(others),
+        }
+    }
+
     /// Whether clients of `namespace` see the object.
     pub(crate) fn sees(&self, namespace: &str) -> bool {
         match self {
@@ -170,15 +204,6 @@ impl ObjectName {
             namespace: namespace.into(),
             name: name.into(),
         }
-    /// Whether every client that sees the other object sees this one.
-    pub(crate) fn covers(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::All, _) => true,
-            (Self::To(_), Self::All) => false,
-            (Self::To(some), Self::To(others)) => some.is_superset(others),
-        }
-    }
-
     }
 }
 
@@ -241,6 +266,13 @@ mod tests {
             ("*", true),
             ("*.other.svc.cluster.local", false),
             ("*.example.com", false),
+            ("*.svc.cluster.local", true),
+            ("*local", true),
+            ("*op.svc.cluster.local", true),
+            ("*ws.shop.svc.cluster.local", true),
+            ("*reviews.shop.svc.cluster.local", true),
+            ("*.reviews.shop.svc.cluster.local", false),
+            ("*x.shop.svc.cluster.local", false),
             ("reviews", true),
             ("reviews.other", false),
             ("api.example.com", false),
@@ -250,6 +282,20 @@ mod tests {
                 covers,
                 "{written}"
             );
+        }
+    }
+
+    #[test]
+    fn the_wildcard_of_a_namespace_is_told_from_others() {
+        for (written, namespace) in [
+            ("*.shop.svc.cluster.local", Some("shop")),
+            ("*shop.svc.cluster.local", None),
+            ("*.svc.cluster.local", None),
+            ("*.a.shop.svc.cluster.local", None),
+            ("*.shop", None),
+            ("*", None),
+        ] {
+            assert_eq!(Host::resolve(written, "x").of_namespace(), namespace, "{written}");
         }
     }
 

@@ -55,12 +55,21 @@ impl World {
     pub(crate) fn meant(&self, host: &Host) -> Vec<ServiceName> {
         match host {
             Host::Service(name) => vec![name.clone()],
-            Host::Below(_) => {
-                let all = self.services.values().map(|service| &service.name);
-                all.filter(|name| host.covers(name)).cloned().collect()
-            }
+            Host::Below(_) => self.below(host).cloned().collect(),
             Host::Outside(_) => Vec::new(),
         }
+    }
+
+    /// The Services that there are below a wildcard. Where it is that of a namespace, no other one is looked at.
+    pub(super) fn below<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a ServiceName> {
+        let namespace = host.of_namespace();
+        let own = namespace
+            .into_iter()
+            .flat_map(|namespace| self.services.within(namespace));
+        let all = namespace.is_none().then(|| self.services.values());
+        own.chain(all.into_iter().flatten())
+            .map(|service| &service.name)
+            .filter(|name| host.covers(name))
     }
 
     /// A VirtualService in force.

@@ -170,8 +170,7 @@ impl World {
                 "{field}: `{host}` is not a Service of this cluster, so nothing is steered by it"
             )),
             Host::Below(_) => {
-                let mut services = self.services.values().map(|service| &service.name);
-                let none = !services.any(|name| target.covers(name));
+                let none = self.below(target).next().is_none();
                 none.then(|| {
                     format!("{field}: there is no Service below `{host}` (yet), so it has no effect")
                 })
