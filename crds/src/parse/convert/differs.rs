@@ -2,7 +2,8 @@
 //! `docs/guide/moving.md`, field by field. What is refused is not here; that is [`crate::check`].
 
 use crate::Object;
-use crate::destination_rule::{DestinationRule, TrafficPolicy};
+use crate::destination_rule::tls::{ClientTls, TlsMode};
+use crate::destination_rule::{DestinationRule, LoadBalancer, TrafficPolicy};
 use crate::virtual_service::{HttpRoute, VirtualService};
 
 /// Each field that means something else, and what.
@@ -62,36 +63,85 @@ fn destination_rule(object: &DestinationRule) -> Vec<(String, String)> {
         let policy = subset.traffic_policy.as_ref()?;
         Some((format!("spec.subsets[{n}].trafficPolicy"), policy))
     });
+    // A subset has the blocks of the object's policy where it leaves them out.
+    let inherited = spec
+        .traffic_policy
+        .as_ref()
+        .and_then(|policy| policy.load_balancer.as_ref());
     for (at, policy) in top.chain(subsets) {
-        traffic_policy(&at, policy, &mut found);
+        traffic_policy(&at, policy, inherited, &mut found);
+    }
+    if spec.workload_selector.is_some() {
+        let message = "clients that it does not select have the objects of the next namespace (the service's, the root's), which \
+                       it hides from them in Istio";
+        found.push(("spec.workloadSelector".to_owned(), message.to_owned()));
     }
     let namespace = object.metadata.namespace.as_deref();
     found.extend(root(namespace, true));
     found
 }
 
-fn traffic_policy(at: &str, policy: &TrafficPolicy, found: &mut Vec<(String, String)>) {
+fn traffic_policy(
+    at: &str,
+    policy: &TrafficPolicy,
+    inherited: Option<&LoadBalancer>,
+    found: &mut Vec<(String, String)>,
+) {
     let ports = policy.port_level_settings.iter().enumerate().map(|(n, port)| {
         let at = format!("{at}.portLevelSettings[{n}]");
-        (at, &port.outlier_detection, &port.connection_pool)
+        let balancer = port.load_balancer.as_ref();
+        (
+            at,
+            balancer,
+            &port.outlier_detection,
+            &port.connection_pool,
+            &port.tls,
+        )
     });
-    let own = (at.to_owned(), &policy.outlier_detection, &policy.connection_pool);
-    for (at, outlier, pool) in std::iter::once(own).chain(ports) {
+    let own = (
+        at.to_owned(),
+        policy.load_balancer.as_ref().or(inherited),
+        &policy.outlier_detection,
+        &policy.connection_pool,
+        &policy.tls,
+    );
+    for (at, balancer, outlier, pool, tls) in std::iter::once(own).chain(ports) {
         if let Some(outlier) = outlier {
-            let message =
-                "ejects endpoints and does nothing else: it switches on no failover between localities";
-            found.push((format!("{at}.outlierDetection"), message.to_owned()));
+            if balancer.is_none_or(|balancer| balancer.locality_lb_setting.is_none()) {
+                let message = "ejects endpoints and does nothing else: it switches on no failover between localities; write \
+                               loadBalancer: {localityLbSetting: {}} beside it to have that";
+                found.push((format!("{at}.outlierDetection"), message.to_owned()));
+            }
             if outlier.interval.is_some() {
                 let message = "endpoints are ejected at once and not at the end of an interval; it says how fast earlier \
                                ejections are forgotten";
                 found.push((format!("{at}.outlierDetection.interval"), message.to_owned()));
             }
         }
+        let max = pool.as_ref().and_then(|pool| pool.tcp.as_ref()?.max_connections);
+        if max.is_some() {
+            let message = "is never exceeded: it holds over all endpoints and workers of a client's proxy, and requests wait for a \
+                           connection; in Istio every worker has one at least";
+            found.push((
+                format!("{at}.connectionPool.tcp.maxConnections"),
+                message.to_owned(),
+            ));
+        }
         let http = pool.as_ref().and_then(|pool| pool.http.as_ref());
         if http.is_some_and(|http| http.max_retries.is_some()) {
             let message = "holds beside the retry budget, which is always on: 20 percent of the requests under way, and at \
                            least three (retryBudget changes it)";
             found.push((format!("{at}.connectionPool.http.maxRetries"), message.to_owned()));
+        }
+        let by_sni = |tls: &&ClientTls| {
+            tls.mode == Some(TlsMode::Simple)
+                && tls.sni.is_some()
+                && tls.subject_alt_names.is_empty()
+                && tls.insecure_skip_verify != Some(true)
+        };
+        if tls.as_ref().filter(by_sni).is_some() {
+            let message = "the server's certificate must have this name; list its names in subjectAltNames where it has others";
+            found.push((format!("{at}.tls.sni"), message.to_owned()));
         }
     }
 }

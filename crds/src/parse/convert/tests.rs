@@ -145,7 +145,7 @@ fn what_is_refused_or_means_something_else_is_named_with_its_field() {
             rule("outlierDetection: {consecutive5xxErrors: 3}"),
             Becomes::Different,
             "spec.trafficPolicy.outlierDetection",
-            "localities",
+            "localityLbSetting: {}",
         ),
         (
             rule("portLevelSettings: [{port: {number: 80}, outlierDetection: {interval: 5s}}]"),
@@ -183,11 +183,39 @@ fn what_is_refused_or_means_something_else_is_named_with_its_field() {
 }
 
 #[test]
+fn a_policy_that_means_something_else_is_named_with_its_field() {
+    let selecting = rule("").replace("host: a", "host: a, workloadSelector: {matchLabels: {app: a}}");
+    for (text, field, says) in [
+        (
+            rule("connectionPool: {tcp: {maxConnections: 3}}"),
+            "spec.trafficPolicy.connectionPool.tcp.maxConnections",
+            "never exceeded",
+        ),
+        (
+            rule("tls: {mode: SIMPLE, sni: a.test}"),
+            "spec.trafficPolicy.tls.sni",
+            "subjectAltNames",
+        ),
+        (selecting, "spec.workloadSelector", "next namespace"),
+    ] {
+        let found = notes(&text);
+        assert!(
+            found
+                .iter()
+                .any(|(b, f, m)| *b == Becomes::Different && f == field && m.contains(says)),
+            "{text}{found:#?}"
+        );
+    }
+}
+
+#[test]
 fn what_is_the_same_has_no_note() {
     let policy =
-        "loadBalancer: {consistentHash: {useSourceIp: true}}, connectionPool: {tcp: {maxConnections: 3}}";
+        "loadBalancer: {consistentHash: {useSourceIp: true}}, connectionPool: {tcp: {connectTimeout: 3s}}";
     for text in [
         rule(policy),
+        rule("loadBalancer: {localityLbSetting: {}}, outlierDetection: {}"),
+        rule("tls: {mode: SIMPLE, sni: a.test, subjectAltNames: [b.test]}"),
         service("a", "{redirect: {uri: /b}}"),
         service("a", "{retries: {attempts: 0}, route: [{destination: {host: a}}]}"),
         "kind: nothing\n".to_owned(),
