@@ -21,10 +21,14 @@ pub(crate) fn convert(path: &Path) -> anyhow::Result<ExitCode> {
         match converter.convert(&file::read(file)?) {
             Ok(converted) => {
                 notes.extend(converted.notes.into_iter().map(|note| (name.to_string(), note)));
+                // A mark of the encoding, or a directive, is only good where a stream begins.
+                let mut text = converted.text.as_str();
                 if !alone {
-                    out.push_str(&format!("---\n# {name}\n"));
+                    text = text.strip_prefix('\u{feff}').unwrap_or(text);
+                    let start = if has_directive(text) { "..." } else { "---" };
+                    out.push_str(&format!("{start}\n# {name}\n"));
                 }
-                out.push_str(&converted.text);
+                out.push_str(text);
                 if !alone && !out.ends_with('\n') {
                     out.push('\n');
                 }
@@ -44,6 +48,13 @@ pub(crate) fn convert(path: &Path) -> anyhow::Result<ExitCode> {
         Some(Becomes::Absent | Becomes::Different) => ExitCode::from(3),
         Some(Becomes::Doubtful) | None => ExitCode::SUCCESS,
     })
+}
+
+/// Whether a text begins with directives, which belong to the document that starts behind them.
+fn has_directive(text: &str) -> bool {
+    let mut lines = text.lines();
+    let first = lines.find(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    first.is_some_and(|line| line.starts_with('%'))
 }
 
 #[cfg(test)]

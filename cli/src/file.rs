@@ -1,6 +1,8 @@
 //! Files in. `hauberk inject`: a file in, the file with proxies out, and a note on each pod beside it.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -71,7 +73,13 @@ pub(crate) fn manifests(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
         return Ok(vec![path.to_owned()]);
     }
     let (mut found, mut folders) = (Vec::new(), vec![path.to_owned()]);
+    // Links may lead in circles.
+    let mut seen = BTreeSet::new();
     while let Some(folder) = folders.pop() {
+        let metadata = std::fs::metadata(&folder).with_context(|| format!("{}", folder.display()))?;
+        if !seen.insert((metadata.dev(), metadata.ino())) {
+            continue;
+        }
         let entries = std::fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))?;
         for entry in entries {
             let path = entry.with_context(|| format!("{}", folder.display()))?.path();
@@ -108,6 +116,14 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         file
+    }
+
+    #[test]
+    fn links_that_lead_in_circles_end() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.yaml"), "").unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("again")).unwrap();
+        assert_eq!(manifests(dir.path()).unwrap(), [dir.path().join("a.yaml")]);
     }
 
     #[test]

@@ -79,6 +79,15 @@ fn a_folder_goes_out_as_one_text_or_not_at_all() {
     assert_eq!(ours.len(), 2);
     assert!(out.find("b.yaml").unwrap() < out.find("c.yml").unwrap(), "{out}");
 
+    // What only a stream may begin with.
+    std::fs::write(dir.path().join("d.yaml"), format!("\u{feff}{SAME}")).unwrap();
+    std::fs::write(dir.path().join("e.yaml"), format!("%YAML 1.2\n---\n{SAME}")).unwrap();
+    let (_, out, _) = convert(dir.path());
+    assert!(!out.contains('\u{feff}'), "{out}");
+    assert!(out.contains("...\n# ") && out.contains("e.yaml\n%YAML"), "{out}");
+    let ours: Vec<_> = crds::parse(&out).into_iter().collect::<Result<_, _>>().unwrap();
+    assert_eq!(ours.len(), 4);
+
     std::fs::write(dir.path().join("d.yaml"), "a: [\n").unwrap();
     let (code, out, notes) = convert(dir.path());
     assert_eq!((code, out.as_str()), (Some(2), ""));
